@@ -1,0 +1,1 @@
+//! Which addresses this machine has, and what could make it reachable.

@@ -1,0 +1,1 @@
+//! From a PeerId to addresses that may reach it; never connects.

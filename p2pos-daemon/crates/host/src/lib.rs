@@ -1,0 +1,1 @@
+//! Finds, launches, supervises and serves plugins.

@@ -1,0 +1,1 @@
+//! Who is who: PeerId, ProtocolName, keys, backup words and the contacts store.

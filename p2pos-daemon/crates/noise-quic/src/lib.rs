@@ -1,0 +1,1 @@
+//! Noise IK as the cryptographic session of QUIC; the only holder of session keys.

@@ -1,0 +1,1 @@
+//! The messages between two daemons, and how they agree on a ProtocolName.

@@ -1,0 +1,1 @@
+//! Relay frames and policy: what a relay forwards without reading it.

@@ -1,0 +1,1 @@
+//! The UDP sockets, the QUIC endpoint and its connections.

@@ -1,0 +1,1 @@
+//! The localhost protocol between plugins and the daemon, and the Rust SDK for plugins.

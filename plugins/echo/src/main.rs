@@ -1,0 +1,2 @@
+//! A plugin that sends back what it gets.
+fn main() {}

@@ -1,0 +1,2 @@
+//! A plugin that misbehaves on demand.
+fn main() {}
