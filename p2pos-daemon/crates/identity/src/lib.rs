@@ -1,1 +1,22 @@
-//! Who is who: PeerId, ProtocolName, keys, backup words and the contacts store.
+//! Who is who: [`PeerId`], [`SecretKey`], [`ProtocolName`], and text from strangers made harmless ([`Untrusted`]).
+//!
+//! Floor 0. The default build is pure (no disk, clock, randomness, environment), so that plugin authors pay for
+//! nothing else. Feature `store` adds what the daemon needs: the key file, the 24 backup words, and contacts that
+//! survive a power cut.
+//!
+//! Refuses to know: addresses as anything but text the user typed, sockets, plugins, the network.
+//! Follows DESIGN sections 2 and 6, RFC 8032 (Ed25519), RFC 7748 (X25519), RFC 5869 (HKDF), BIP 350 (bech32m), BIP 39.
+
+mod peer_id;
+mod peer_id_text;
+mod protocol_name;
+mod secret_key;
+mod untrusted;
+
+pub use crate::{
+    peer_id::{BadSignature, PeerId, WeakKey},
+    peer_id_text::{PEER_ID_TEXT_CHARS, ParsePeerIdError},
+    protocol_name::{PROTOCOL_NAME_BYTES_MAX, ProtocolName, ProtocolNameError},
+    secret_key::SecretKey,
+    untrusted::Untrusted,
+};
