@@ -172,9 +172,8 @@ fn symbols_of(text: &str) -> Result<Symbols, ParsePeerIdError> {
 }
 
 fn first_bad_character(text: &str) -> Option<ParsePeerIdError> {
-    let behind_prefix = text.chars().enumerate().skip(PREFIX_AND_SEPARATOR.len());
+    let mut behind_prefix = text.chars().enumerate().skip(PREFIX_AND_SEPARATOR.len());
     behind_prefix
-        .take(PEER_ID_TEXT_CHARS)
         .find(|(_, c)| Fe32::from_char(c.to_ascii_lowercase()).is_err())
         .map(|(index, found)| ParsePeerIdError::Character { found, position: index + 1 })
 }
@@ -276,7 +275,7 @@ mod tests {
             assert_eq!(error, Err(ParsePeerIdError::Character { found, position: 21 }));
         }
         let pasted_with_newline = format!("{GOLDEN}\n").parse::<PeerId>();
-        assert_eq!(pasted_with_newline, Err(ParsePeerIdError::Length { found: 64 }));
+        assert_eq!(pasted_with_newline, Err(ParsePeerIdError::Character { found: '\n', position: 64 }));
     }
 
     #[test]
