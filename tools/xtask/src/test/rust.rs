@@ -1,0 +1,31 @@
+//! The Rust tests, in the order in which they tell most: what a unit promises, then whole programs (golden vectors, command line,
+//! disconnects, the rogue plugin, replayed fuzz corpora), then the examples in the docs.
+
+use anyhow::Result;
+
+use crate::command::Command;
+
+/// Builds everything that the tests start, so that no test waits for the compiler.
+pub(super) fn build() -> Result<()> {
+    Command::cargo(&["build", "--workspace", "--locked"]).run()?;
+    Command::cargo(&["test", "--workspace", "--locked", "--no-run"]).run()
+}
+
+pub(super) fn units() -> Result<()> {
+    test(&["--lib", "--bins"])
+}
+
+pub(super) fn whole_programs() -> Result<()> {
+    test(&["--test", "*"])
+}
+
+pub(super) fn doc_examples() -> Result<()> {
+    test(&["--doc"])
+}
+
+fn test(which: &[&str]) -> Result<()> {
+    Command::cargo(&["test", "--workspace", "--locked", "--no-fail-fast", "--quiet"])
+        .args(which)
+        .env("RUST_BACKTRACE", "1")
+        .run()
+}
