@@ -1,0 +1,85 @@
+//! What noq asks a crypto layer for: a configuration per called peer, and one for everyone who calls us.
+
+use std::{any::Any, sync::Arc};
+
+use noq_proto::{
+    ConnectError, ConnectionId, Side,
+    crypto::{ClientConfig, Keys, ServerConfig, Session, UnsupportedVersion},
+    transport_parameters::TransportParameters,
+};
+use p2pos_identity::{PeerId, SecretKey};
+
+use crate::{
+    QUIC_VERSION,
+    handshake::{Parties, Tuning},
+    retry::RETRY_TAG_BYTES,
+    session::NoiseSession,
+};
+
+/// Returns the configuration for calling one peer. It may serve several dials, also at the same time.
+///
+/// Set [`QUIC_VERSION`] on the [`noq_proto::ClientConfig`] that it goes into: any other version is refused at the dial.
+#[must_use]
+pub fn client_crypto(local: &SecretKey, remote: &PeerId) -> Arc<dyn ClientConfig> {
+    client_with(local, remote, Tuning::default())
+}
+
+/// Returns the configuration for being called, for the lifetime of the endpoint.
+#[must_use]
+pub fn server_crypto(local: &SecretKey) -> Arc<dyn ServerConfig> {
+    server_with(local, Tuning::default())
+}
+
+/// Returns who is at the other end, given what noq's `peer_identity()` returned for an established connection.
+#[must_use]
+pub fn peer_of(identity: Box<dyn Any>) -> Option<PeerId> {
+    identity.downcast::<PeerId>().ok().map(|peer| *peer)
+}
+
+pub(crate) fn client_with(local: &SecretKey, remote: &PeerId, tuning: Tuning) -> Arc<dyn ClientConfig> {
+    Arc::new(Caller(Arc::new(Parties::new(local, *remote, tuning))))
+}
+
+pub(crate) fn server_with(local: &SecretKey, tuning: Tuning) -> Arc<dyn ServerConfig> {
+    Arc::new(Called(Arc::new(Parties::new(local, local.peer_id(), tuning))))
+}
+
+struct Caller(Arc<Parties>);
+
+impl ClientConfig for Caller {
+    /// The server name says nothing here; whom we call is part of the keys.
+    fn start_session(
+        &self,
+        version: u32,
+        _server_name: &str,
+        params: &TransportParameters,
+    ) -> Result<Box<dyn Session>, ConnectError> {
+        if version != QUIC_VERSION {
+            return Err(ConnectError::UnsupportedVersion);
+        }
+        // The only failures here are ours (no randomness), and this is noq's error for "this endpoint cannot dial".
+        let session = NoiseSession::initiate(Arc::clone(&self.0), params);
+        session
+            .map(|session| -> Box<dyn Session> { Box::new(session) })
+            .map_err(|_| ConnectError::EndpointStopping)
+    }
+}
+
+struct Called(Arc<Parties>);
+
+impl ServerConfig for Called {
+    fn initial_keys(&self, version: u32, dst_cid: ConnectionId) -> Result<Keys, UnsupportedVersion> {
+        if version != QUIC_VERSION {
+            return Err(UnsupportedVersion);
+        }
+        Ok(self.0.initial.keys(&dst_cid, Side::Server))
+    }
+
+    fn retry_tag(&self, _version: u32, orig_dst_cid: ConnectionId, packet: &[u8]) -> [u8; RETRY_TAG_BYTES] {
+        self.0.retry.tag(&orig_dst_cid, &[packet])
+    }
+
+    fn start_session(&self, _version: u32, params: &TransportParameters) -> Box<dyn Session> {
+        Box::new(NoiseSession::answer(Arc::clone(&self.0), params))
+    }
+}

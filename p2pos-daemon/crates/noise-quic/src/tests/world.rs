@@ -1,0 +1,476 @@
+//! The simulated network: endpoints with addresses, datagrams in flight, a clock that jumps to the next event.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use noq_proto::{
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
+    FourTuple, Incoming, ServerConfig, TransportConfig,
+};
+use p2pos_identity::{PeerId, SecretKey};
+
+use crate::{
+    QUIC_VERSION, cid_generator,
+    config::{client_with, server_with},
+    handshake::Tuning,
+    peer_of,
+    probe::{StrangerFilter, Verdict, judge},
+    reset_key, token_key,
+};
+
+/// One way through the simulated network.
+pub(super) const ONE_WAY: Duration = Duration::from_millis(20);
+/// A run that has not reached its goal by then has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What becomes of a datagram.
+pub(super) enum Fate {
+    Deliver,
+    Lose,
+    Twice,
+    Late(Duration),
+    Altered(Vec<u8>),
+}
+
+/// A datagram that some endpoint sent.
+#[derive(Clone)]
+pub(super) struct Sent {
+    /// Counts all datagrams of a world, from 0.
+    pub(super) index: usize,
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    pub(super) bytes: Vec<u8>,
+}
+
+struct Flight {
+    due: Instant,
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// What an endpoint does with those who call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Greeting {
+    Accept,
+    RetryFirst,
+    RetryAlways,
+}
+
+pub(super) struct Conn {
+    pub(super) quic: Connection,
+    pub(super) events: Vec<Event>,
+}
+
+impl Conn {
+    pub(super) fn is_connected(&self) -> bool {
+        self.events.iter().any(|event| matches!(event, Event::Connected))
+    }
+
+    pub(super) fn lost(&self) -> Option<&noq_proto::ConnectionError> {
+        self.events.iter().find_map(|event| match event {
+            Event::ConnectionLost { reason } => Some(reason),
+            _ => None,
+        })
+    }
+
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        self.quic.crypto_session().peer_identity().and_then(peer_of)
+    }
+}
+
+pub(super) struct Node {
+    pub(super) key: SecretKey,
+    pub(super) addr: SocketAddr,
+    pub(super) endpoint: Endpoint,
+    pub(super) conns: BTreeMap<ConnectionHandle, Conn>,
+    pub(super) greeting: Greeting,
+    /// Whether datagrams pass the judge and the stranger filter first, as in the daemon.
+    pub(super) is_guarded: bool,
+    /// Attempts that reached the endpoint, and those that it gave up at once.
+    pub(super) attempts: usize,
+    pub(super) failed_attempts: usize,
+    tuning: Tuning,
+    transport: Arc<TransportConfig>,
+    filter: StrangerFilter,
+}
+
+impl Node {
+    pub(super) fn new(seed: u8, tuning: Tuning, transport: TransportConfig) -> Self {
+        let key = SecretKey::from_seed([seed; 32]);
+        let transport = Arc::new(transport);
+        Self {
+            endpoint: endpoint(&key, &tuning, &transport),
+            addr: address(u16::from(seed), 4000),
+            conns: BTreeMap::new(),
+            greeting: Greeting::Accept,
+            is_guarded: true,
+            attempts: 0,
+            failed_attempts: 0,
+            filter: StrangerFilter::new(&key),
+            tuning,
+            transport,
+            key,
+        }
+    }
+
+    /// Forgets everything but the identity, as a killed and restarted daemon does.
+    pub(super) fn kill_and_restart(&mut self) {
+        self.conns.clear();
+        self.endpoint = endpoint(&self.key, &self.tuning, &self.transport);
+    }
+
+    pub(super) fn client_config(&self, remote: &PeerId) -> ClientConfig {
+        let mut config = ClientConfig::new(client_with(&self.key, remote, self.tuning.clone()));
+        config.version(QUIC_VERSION).transport_config(Arc::clone(&self.transport));
+        config
+    }
+
+    fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        bytes: &[u8],
+        out: &mut Vec<(SocketAddr, Vec<u8>)>,
+    ) {
+        if self.is_guarded && (judge(bytes) != Verdict::Quic || !self.filter.admits(bytes)) {
+            return;
+        }
+        let mut buf = Vec::new();
+        let path = FourTuple::from_remote(from);
+        match self.endpoint.handle(now, path, None, BytesMut::from(bytes), &mut buf) {
+            None => {}
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(conn) = self.conns.get_mut(&handle) {
+                    conn.quic.handle_event(event);
+                }
+            }
+            Some(DatagramEvent::Response(transmit)) => out.push((transmit.destination, buf)),
+            Some(DatagramEvent::NewConnection(incoming)) => self.greet(now, incoming, out),
+        }
+    }
+
+    fn greet(&mut self, now: Instant, incoming: Incoming, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+        self.attempts += 1;
+        let mut buf = Vec::new();
+        let wants_retry = match self.greeting {
+            Greeting::Accept => false,
+            Greeting::RetryFirst => !incoming.remote_address_validated(),
+            Greeting::RetryAlways => incoming.may_retry(),
+        };
+        if wants_retry {
+            let transmit = self.endpoint.retry(incoming, &mut buf).expect("the attempt may be retried");
+            out.push((transmit.destination, buf));
+            return;
+        }
+        match self.endpoint.accept(incoming, now, &mut buf, None) {
+            Ok((handle, quic)) => {
+                self.conns.insert(handle, Conn { quic, events: Vec::new() });
+            }
+            Err(error) => {
+                self.failed_attempts += 1;
+                out.extend(error.response.map(|transmit| (transmit.destination, buf)));
+            }
+        }
+    }
+
+    fn pump(&mut self, now: Instant, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+        let mut drained = Vec::new();
+        for (&handle, conn) in &mut self.conns {
+            while conn.quic.poll_timeout().is_some_and(|due| due <= now) {
+                conn.quic.handle_timeout(now);
+            }
+            loop {
+                let mut busy = false;
+                while let Some(event) = conn.quic.poll_endpoint_events() {
+                    busy = true;
+                    if event.is_drained() {
+                        drained.push(handle);
+                    }
+                    if let Some(event) = self.endpoint.handle_event(handle, event) {
+                        conn.quic.handle_event(event);
+                    }
+                }
+                let mut buf = Vec::new();
+                while let Some(transmit) = conn.quic.poll_transmit(now, NonZeroUsize::MIN, &mut buf) {
+                    busy = true;
+                    out.push((transmit.destination, std::mem::take(&mut buf)));
+                }
+                if !busy {
+                    break;
+                }
+            }
+            while let Some(event) = conn.quic.poll() {
+                conn.events.push(event);
+            }
+        }
+        for handle in drained {
+            // The events stay readable; noq has forgotten the handle.
+            if let Some(conn) = self.conns.remove(&handle) {
+                self.conns.insert(ConnectionHandle(usize::MAX - handle.0), conn);
+            }
+        }
+    }
+}
+
+fn endpoint(key: &SecretKey, tuning: &Tuning, transport: &Arc<TransportConfig>) -> Endpoint {
+    let mut config = EndpointConfig::new(reset_key(key));
+    config
+        .supported_versions(vec![QUIC_VERSION])
+        .grease_quic_bit(false)
+        .cid_generator(cid_generator(key))
+        .min_reset_interval(Duration::from_millis(100));
+    let mut server = ServerConfig::new(server_with(key, tuning.clone()), token_key(key));
+    server.transport_config(Arc::clone(transport));
+    Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
+}
+
+pub(super) fn address(host: u16, port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host).into(), port)
+}
+
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) epoch: Instant,
+    pub(super) nodes: Vec<Node>,
+    /// Everything that was ever sent by an endpoint.
+    pub(super) log: Vec<Sent>,
+    pub(super) fate: Box<dyn FnMut(&Sent) -> Fate>,
+    flights: Vec<Flight>,
+}
+
+impl World {
+    pub(super) fn new(nodes: Vec<Node>) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "virtual time begins somewhere; nothing depends on where"
+        )]
+        let epoch = Instant::now();
+        Self {
+            now: epoch,
+            epoch,
+            nodes,
+            log: Vec::new(),
+            fate: Box::new(|_| Fate::Deliver),
+            flights: Vec::new(),
+        }
+    }
+
+    /// Two nodes with usual settings.
+    pub(super) fn pair() -> Self {
+        Self::tuned_pair(Tuning::default(), Tuning::default())
+    }
+
+    pub(super) fn tuned_pair(initiator: Tuning, responder: Tuning) -> Self {
+        Self::new(vec![
+            Node::new(1, initiator, TransportConfig::default()),
+            Node::new(2, responder, TransportConfig::default()),
+        ])
+    }
+
+    /// Node `from` calls node `to`.
+    pub(super) fn dial(&mut self, from: usize, to: usize) -> ConnectionHandle {
+        let remote = self.nodes[to].key.peer_id();
+        let addr = self.nodes[to].addr;
+        self.dial_as(from, &remote, addr)
+    }
+
+    /// Node `from` calls `remote` at an address where perhaps somebody else listens.
+    pub(super) fn dial_as(&mut self, from: usize, remote: &PeerId, addr: SocketAddr) -> ConnectionHandle {
+        let node = &mut self.nodes[from];
+        let config = node.client_config(remote);
+        let (handle, quic) = node.endpoint.connect(self.now, config, addr, "peer").unwrap();
+        node.conns.insert(handle, Conn { quic, events: Vec::new() });
+        handle
+    }
+
+    /// A dial that both sides complete; returns the two handles.
+    pub(super) fn connect(&mut self) -> (ConnectionHandle, ConnectionHandle) {
+        let initiator = self.dial(0, 1);
+        assert!(
+            self.run_until(|world| world.is_connected(0, initiator) && world.only_conn(1).is_some()),
+            "no connection"
+        );
+        let responder = self.only_conn(1).unwrap();
+        assert!(self.run_until(|world| world.is_connected(1, responder)), "the responder is not connected");
+        (initiator, responder)
+    }
+
+    pub(super) fn only_conn(&self, node: usize) -> Option<ConnectionHandle> {
+        let mut handles = self.nodes[node].conns.keys();
+        handles.next().copied().filter(|_| handles.next().is_none())
+    }
+
+    pub(super) fn conn(&mut self, node: usize, handle: ConnectionHandle) -> &mut Conn {
+        let retired = ConnectionHandle(usize::MAX - handle.0);
+        let conns = &mut self.nodes[node].conns;
+        let key = if conns.contains_key(&handle) { handle } else { retired };
+        conns.get_mut(&key).unwrap()
+    }
+
+    pub(super) fn is_connected(&self, node: usize, handle: ConnectionHandle) -> bool {
+        self.nodes[node].conns.get(&handle).is_some_and(Conn::is_connected)
+    }
+
+    /// Puts a datagram on the wire that no endpoint sent.
+    pub(super) fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        self.flights.push(Flight { due: self.now, from, to, bytes });
+    }
+
+    /// Lets everything happen that is due now, then jumps to the next event. False if nothing is left to happen.
+    pub(super) fn step(&mut self) -> bool {
+        self.settle();
+        let flights = self.flights.iter().map(|flight| flight.due);
+        let timers =
+            self.nodes.iter().flat_map(|node| node.conns.values()).filter_map(|c| c.quic.poll_timeout());
+        let Some(next) = flights.chain(timers).min() else { return false };
+        self.now = self.now.max(next);
+        self.settle();
+        true
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let due = self.take_due_flights();
+            let arrived = !due.is_empty();
+            let mut out = Vec::new();
+            for flight in due {
+                if let Some(node) = self.nodes.iter().position(|node| node.addr == flight.to) {
+                    let mut answers = Vec::new();
+                    self.nodes[node].receive(self.now, flight.from, &flight.bytes, &mut answers);
+                    out.extend(answers.into_iter().map(|(to, bytes)| (self.nodes[node].addr, to, bytes)));
+                }
+            }
+            for node in &mut self.nodes {
+                let mut sent = Vec::new();
+                node.pump(self.now, &mut sent);
+                out.extend(sent.into_iter().map(|(to, bytes)| (node.addr, to, bytes)));
+            }
+            let was_quiet = !arrived && out.is_empty();
+            for (from, to, bytes) in out {
+                self.send(from, to, bytes);
+            }
+            if was_quiet {
+                break;
+            }
+        }
+    }
+
+    fn take_due_flights(&mut self) -> Vec<Flight> {
+        let now = self.now;
+        let mut due: Vec<_> = self.flights.extract_if(.., |flight| flight.due <= now).collect();
+        due.sort_by_key(|flight| flight.due);
+        due
+    }
+
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let sent = Sent { index: self.log.len(), from, to, bytes };
+        let fate = (self.fate)(&sent);
+        self.log.push(sent.clone());
+        let mut fly = |delay: Duration, bytes: Vec<u8>| {
+            self.flights.push(Flight { due: self.now + ONE_WAY + delay, from, to, bytes });
+        };
+        match fate {
+            Fate::Deliver => fly(Duration::ZERO, sent.bytes),
+            Fate::Lose => {}
+            Fate::Twice => {
+                fly(Duration::ZERO, sent.bytes.clone());
+                fly(Duration::from_millis(1), sent.bytes);
+            }
+            Fate::Late(delay) => fly(delay, sent.bytes),
+            Fate::Altered(bytes) => fly(Duration::ZERO, bytes),
+        }
+    }
+
+    /// Runs until the goal is reached; false if it is not within a virtual minute, or nothing happens any more.
+    pub(super) fn run_until(&mut self, mut goal: impl FnMut(&Self) -> bool) -> bool {
+        let deadline = self.now + PATIENCE;
+        while !goal(self) {
+            if self.now > deadline || !self.step() {
+                return goal(self);
+            }
+        }
+        true
+    }
+
+    pub(super) fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        self.run_until(|world| world.now >= end);
+        self.now = self.now.max(end);
+    }
+
+    /// Sends a message on a stream of its own.
+    pub(super) fn say(&mut self, node: usize, handle: ConnectionHandle, message: &[u8]) {
+        let quic = &mut self.conn(node, handle).quic;
+        let id = quic.streams().open(Dir::Uni).expect("streams are left");
+        assert_eq!(quic.send_stream(id).write(message).unwrap(), message.len());
+        quic.send_stream(id).finish().unwrap();
+    }
+
+    /// Runs until a message arrives, and returns it.
+    pub(super) fn hear(&mut self, node: usize, handle: ConnectionHandle) -> Option<Vec<u8>> {
+        let deadline = self.now + PATIENCE;
+        loop {
+            let quic = &mut self.conn(node, handle).quic;
+            if let Some(id) = quic.streams().accept(Dir::Uni) {
+                return self.read_to_end(node, handle, id);
+            }
+            if self.now > deadline || !self.step() {
+                return None;
+            }
+        }
+    }
+
+    fn read_to_end(
+        &mut self,
+        node: usize,
+        handle: ConnectionHandle,
+        id: noq_proto::StreamId,
+    ) -> Option<Vec<u8>> {
+        let mut message = Vec::new();
+        let deadline = self.now + PATIENCE;
+        loop {
+            let mut stream = self.conn(node, handle).quic.recv_stream(id);
+            let mut chunks = stream.read(true).ok()?;
+            let is_finished = loop {
+                match chunks.next(usize::MAX) {
+                    Ok(Some(chunk)) => message.extend_from_slice(&chunk.bytes),
+                    Ok(None) => break true,
+                    Err(noq_proto::ReadError::Blocked) => break false,
+                    Err(noq_proto::ReadError::Reset(_)) => return None,
+                }
+            };
+            let _transmit = chunks.finalize();
+            if is_finished {
+                return Some(message);
+            }
+            if self.now > deadline || !self.step() {
+                return None;
+            }
+        }
+    }
+
+    /// Both directions carry data: the proof that the keys of both sides agree.
+    pub(super) fn assert_talks(&mut self, initiator: ConnectionHandle, responder: ConnectionHandle) {
+        self.say(0, initiator, b"ping");
+        assert_eq!(self.hear(1, responder).as_deref(), Some(&b"ping"[..]));
+        self.say(1, responder, b"pong");
+        assert_eq!(self.hear(0, initiator).as_deref(), Some(&b"pong"[..]));
+    }
+
+    pub(super) fn close(&mut self, node: usize, handle: ConnectionHandle) {
+        let now = self.now;
+        self.conn(node, handle).quic.close(now, 0_u8.into(), Bytes::new());
+    }
+
+    /// Bytes that went from one address to another so far.
+    pub(super) fn bytes_between(&self, from: SocketAddr, to: SocketAddr) -> usize {
+        self.log.iter().filter(|sent| sent.from == from && sent.to == to).map(|sent| sent.bytes.len()).sum()
+    }
+}
