@@ -11,6 +11,8 @@ mod peer_id;
 mod peer_id_text;
 mod protocol_name;
 mod secret_key;
+#[cfg(feature = "store")]
+mod store;
 mod untrusted;
 
 pub use crate::{
@@ -19,4 +21,11 @@ pub use crate::{
     protocol_name::{PROTOCOL_NAME_BYTES_MAX, ProtocolName, ProtocolNameError},
     secret_key::SecretKey,
     untrusted::Untrusted,
+};
+
+#[cfg(feature = "store")]
+pub use crate::store::{
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, BACKUP_WORDS, CONTACTS_MAX, Contact, Contacts, ContactsError,
+    FINGERPRINT_WORDS, KEY_FILE_NAME, KeyFile, KeyFileError, KeyOrigin, PETNAME_CHARS_MAX, PetnameError,
+    PrivateFileError, Trust, UnknownTrust, WordsError, check_petname,
 };
