@@ -114,11 +114,11 @@ impl Client {
     /// See [`ConnectError`]; that the daemon is not running is the usual one.
     pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
         check_length(path)?;
-        let stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ConnectError::NotRunning(path.to_owned())
+        let stream = UnixStream::connect(path).await.map_err(|source| {
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+                return ConnectError::NotRunning(path.to_owned());
             }
-            _ => ConnectError::Io { path: path.to_owned(), source },
+            ConnectError::Io { path: path.to_owned(), source }
         })?;
         let credentials =
             stream.peer_cred().map_err(|source| ConnectError::Io { path: path.to_owned(), source })?;

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::failure::Failure;
+
 /// One answer, named by its schema.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "schema")]
@@ -54,6 +56,9 @@ pub enum Document {
     /// What the demo moved and measured.
     #[serde(rename = "p2pos.demo/1")]
     Demo(Box<DemoReport>),
+    /// What went wrong; with `--json` on stderr.
+    #[serde(rename = "p2pos.error/1")]
+    Error(Failure),
 }
 
 /// Nothing more to say than that it is done.
@@ -114,8 +119,8 @@ pub struct PeerStatus {
 pub struct Identity {
     /// The PeerId's text: what others need to know.
     pub peer_id: String,
-    /// Its first and last letters, for the eye only.
-    pub short: String,
+    /// Four words to compare by ear.
+    pub words: Vec<String>,
     /// The file that holds the key.
     pub key_file: String,
     /// The key did not exist before this command.
@@ -196,6 +201,10 @@ pub struct PluginDetail {
     pub approval: String,
     /// What holds it, in fact and not in intention.
     pub sandbox: Vec<String>,
+    /// What is odd in its manifest, with places.
+    pub warnings: Vec<String>,
+    /// What is wrong in its manifest, with places.
+    pub errors: Vec<String>,
     /// How its last run ended; absent if it never ran.
     pub last_exit: Option<String>,
     /// The newest lines of its log.

@@ -25,6 +25,6 @@ pub use document::{
     Secret, Setting, Settings, Status, ToolSession,
 };
 pub use failure::{Exit, Failure};
-pub use request::Request;
+pub use request::{ContactRequest, Request};
 pub use server::{BindError, Gone, Handler, Items, Server};
 pub use socket_path::{PATH_BYTES_MAX, PathTooLong, private_dir};

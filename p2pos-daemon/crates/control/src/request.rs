@@ -21,34 +21,8 @@ const STOP: Duration = Duration::from_secs(30);
 pub enum Request {
     /// How is everything? Answer: `Status`.
     Status,
-    /// Who are the contacts? Answer: `Contacts`.
-    ContactList,
-    /// One contact. Answer: `Contact`.
-    ContactShow {
-        /// Petname or PeerId.
-        who: String,
-    },
-    /// A new contact. Answer: `Contact`.
-    ContactAdd {
-        /// The PeerId's text.
-        peer_id: String,
-        /// The user's own name for it.
-        petname: String,
-        /// Where it may be reached, each HOST:PORT.
-        addresses: Vec<String>,
-    },
-    /// Another petname. Answer: `Contact`.
-    ContactRename {
-        /// Petname or PeerId.
-        who: String,
-        /// The new petname.
-        petname: String,
-    },
-    /// Forgets a contact. Answer: `Done`.
-    ContactRemove {
-        /// Petname or PeerId.
-        who: String,
-    },
+    /// About the people the user knows. Answer: see [`ContactRequest`].
+    Contacts(ContactRequest),
     /// Which plugins are there? Answer: `Plugins`.
     PluginList,
     /// Everything about one plugin. Answer: `Plugin`.
@@ -114,16 +88,53 @@ pub enum Request {
     },
 }
 
+/// One question about contacts, which can be answered without a daemon too: from the address book itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum ContactRequest {
+    /// Everybody. Answer: `Contacts`.
+    List,
+    /// One of them. Answer: `Contact`.
+    Show {
+        /// Petname or PeerId.
+        who: String,
+    },
+    /// A new one. Answer: `Contact`.
+    Add {
+        /// The PeerId's text.
+        peer_id: String,
+        /// The user's own name for it.
+        petname: String,
+        /// Where it may be reached, each HOST:PORT.
+        addresses: Vec<String>,
+    },
+    /// Another petname. Answer: `Contact`.
+    Rename {
+        /// Petname or PeerId.
+        who: String,
+        /// The new petname.
+        petname: String,
+    },
+    /// Other addresses instead of those there were. Answer: `Contact`.
+    Addresses {
+        /// Petname or PeerId.
+        who: String,
+        /// Where it may be reached, each HOST:PORT.
+        addresses: Vec<String>,
+    },
+    /// Forgets one. Answer: `Contact`, as it was.
+    Remove {
+        /// Petname or PeerId.
+        who: String,
+    },
+}
+
 impl Request {
     /// How long the answer may take; `None` for what runs until the asker leaves.
     pub fn deadline(&self) -> Option<Duration> {
         match self {
             Self::Status
-            | Self::ContactList
-            | Self::ContactShow { .. }
-            | Self::ContactAdd { .. }
-            | Self::ContactRename { .. }
-            | Self::ContactRemove { .. }
+            | Self::Contacts(_)
             | Self::PluginList
             | Self::PluginInfo { .. }
             | Self::PluginRun { .. }
@@ -144,8 +155,10 @@ mod tests {
 
     #[test]
     fn requests_have_a_flat_and_readable_form() {
-        let request = Request::ContactShow { who: "bo".into() };
-        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"do":"contact_show","who":"bo"}"#);
+        let request = Request::Contacts(ContactRequest::Show { who: "bo".into() });
+        let text = r#"{"do":"contacts","what":"show","who":"bo"}"#;
+        assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
         assert_eq!(serde_json::from_str::<Request>(r#"{"do":"status"}"#).unwrap(), Request::Status);
     }
 

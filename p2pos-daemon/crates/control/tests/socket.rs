@@ -1,5 +1,7 @@
 //! Both ends of the control socket over a real unix socket, and what garbage does to it (nothing).
 
+#![expect(clippy::unwrap_used, reason = "a test helper that fails should fail the test")]
+
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use p2pos_control::{
-    BindError, CallError, Client, ConnectError, Document, Done, Exit, Failure, Handler, Items,
+    BindError, CallError, Client, ConnectError, ContactRequest, Document, Done, Exit, Failure, Handler, Items,
 };
 use p2pos_control::{Request, Server, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -41,7 +43,9 @@ impl Handler for Toy {
     async fn handle(&self, request: Request, items: Items) -> Result<Document, Failure> {
         match request {
             Request::Status => Ok(done("fine")),
-            Request::ContactShow { who } => Err(Failure::not_found(format!("no contact {who:?}"))),
+            Request::Contacts(ContactRequest::Show { who }) => {
+                Err(Failure::not_found(format!("no contact {who:?}")))
+            }
             Request::PluginList => panic!("a bug in the daemon"),
             Request::PluginLogs { lines, follow, .. } => {
                 for line in 0..lines {
@@ -103,7 +107,7 @@ async fn a_question_gets_its_answer_and_the_connection_takes_another() {
 async fn a_failure_keeps_its_kind() {
     let daemon = daemon();
     let mut client = Client::connect(&daemon.socket).await.unwrap();
-    let error = client.call(Request::ContactShow { who: "bo".into() }).await.unwrap_err();
+    let error = client.call(Request::Contacts(ContactRequest::Show { who: "bo".into() })).await.unwrap_err();
     let failure = Failure::from(error);
     assert_eq!((failure.exit, failure.message.as_str()), (Exit::NotFound, "no contact \"bo\""));
 }

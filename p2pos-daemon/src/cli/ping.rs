@@ -1,0 +1,28 @@
+//! `p2pos ping`: round trips to a peer's daemon, shown as they come.
+
+use p2pos_control::{Document, Exit, Failure, Request, Step};
+
+use super::Context;
+use super::args::Ping;
+
+/// Does the round trips. None answered is a failure; some is the user's to judge.
+pub(crate) async fn run(context: &Context, ping: Ping) -> Result<(), Failure> {
+    let mut daemon = context.daemon().await?;
+    let who = ping.peer.clone();
+    let request = Request::Ping { who: ping.peer, count: ping.count, interval_ms: ping.interval };
+    let mut answers = daemon.ask(request).await?;
+    loop {
+        let (document, is_last) = match answers.next().await? {
+            Step::Item(document) => (document, false),
+            Step::Done(document) => (document, true),
+        };
+        context.output.document(&document)?;
+        match document {
+            Document::Ping(report) if is_last && report.received == 0 => {
+                return Err(Failure::new(Exit::TimedOut, format!("{who} did not answer")));
+            }
+            _ if is_last => return Ok(()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `p2pos plugins`: asks the daemon; only `check` works on the files alone, and `run` starts the author's own process.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use p2pos_control::{
+    CheckReport, Document, Exit, Failure, PluginDetail, Problem, Request, Step, ToolSession,
+};
+use p2pos_identity::Untrusted;
+use tokio::process::Command;
+
+use super::Context;
+use super::args::{Logs, Plugins};
+
+/// Does one `plugins` command.
+pub(crate) async fn run(context: &Context, command: Plugins) -> Result<(), Failure> {
+    match command {
+        Plugins::List => list(context).await,
+        Plugins::Info { plugin } => context.show(Request::PluginInfo { plugin }).await,
+        Plugins::Start(several) => context.show(Request::PluginStart { plugins: several.plugins }).await,
+        Plugins::Stop(several) => context.show(Request::PluginStop { plugins: several.plugins }).await,
+        Plugins::Restart(several) => context.show(Request::PluginRestart { plugins: several.plugins }).await,
+        Plugins::Enable { plugin, yes } => enable(context, plugin, yes).await,
+        Plugins::Disable { plugin } => disable(context, plugin).await,
+        Plugins::Logs(logs) => self::logs(context, logs).await,
+        Plugins::Run { dir, command } => run_own(context, &dir, command).await,
+        Plugins::Check { dir } => check(context, &dir),
+    }
+}
+
+async fn list(context: &Context) -> Result<(), Failure> {
+    let document = context.call(Request::PluginList).await?;
+    if let Document::Plugins(list) = &document
+        && list.plugins.is_empty()
+    {
+        context
+            .output
+            .say("there are no plugins; put one's folder, or a link to it, into the plugins folder");
+        context
+            .output
+            .say("  which folder: p2pos config get plugins.dir (empty: `plugins` in the data directory)");
+    }
+    context.output.document(&document)
+}
+
+async fn info(context: &Context, plugin: &str) -> Result<PluginDetail, Failure> {
+    match context.call(Request::PluginInfo { plugin: plugin.to_owned() }).await? {
+        Document::Plugin(detail) => Ok(*detail),
+        other => Err(Failure::failed(format!("the daemon answered something else: {other:?}"))),
+    }
+}
+
+/// What the user sees is what the user approves: the approval goes back with the answer, so that a manifest which
+/// changes in between is not approved by accident.
+async fn enable(context: &Context, plugin: String, yes: bool) -> Result<(), Failure> {
+    let detail = info(context, &plugin).await?;
+    let asks = asks(&detail);
+    for line in &asks {
+        context.output.say(line);
+    }
+    if !yes && !(context.output.is_interactive && context.output.agrees("Let it run?")?) {
+        let mut failure = Failure::new(Exit::NeedsApproval, format!("{plugin} needs your approval"));
+        for line in asks {
+            failure = if context.output.json { failure.next(line.trim()) } else { failure };
+        }
+        return Err(failure.next(format!("approve: p2pos plugins enable {plugin} --yes")));
+    }
+    let document = context.call(Request::PluginEnable { plugin, approval: detail.approval }).await?;
+    if context.output.json {
+        return context.output.document(&document);
+    }
+    if let Document::Plugin(detail) = &document {
+        context.output.say(&format!("{} is enabled and {}", detail.row.id, detail.row.state));
+    }
+    Ok(())
+}
+
+fn asks(detail: &PluginDetail) -> Vec<String> {
+    let row = &detail.row;
+    let head = format!("{} {}", Untrusted(&row.id), Untrusted(&row.version));
+    let mut lines =
+        vec![if row.name.is_empty() { head } else { format!("{head}: {}", Untrusted(&row.name)) }];
+    if detail.asks.is_empty() {
+        lines.push("  asks for nothing".to_owned());
+    }
+    lines.extend(detail.asks.iter().map(|ask| format!("  asks for {}", Untrusted(ask))));
+    lines.extend(detail.sandbox.iter().map(|fact| format!("  held by  {}", Untrusted(fact))));
+    lines
+}
+
+async fn disable(context: &Context, plugin: String) -> Result<(), Failure> {
+    let document = context.call(Request::PluginDisable { plugin }).await?;
+    if context.output.json {
+        return context.output.document(&document);
+    }
+    if let Document::Plugin(detail) = &document {
+        context.output.say(&format!("{} is disabled", detail.row.id));
+    }
+    Ok(())
+}
+
+async fn logs(context: &Context, logs: Logs) -> Result<(), Failure> {
+    let mut daemon = context.daemon().await?;
+    let request = Request::PluginLogs { plugin: logs.plugin, lines: logs.lines, follow: logs.follow };
+    let mut answers = daemon.ask(request).await?;
+    while let Step::Item(line) = answers.next().await? {
+        context.output.document(&line)?;
+    }
+    Ok(())
+}
+
+fn check(context: &Context, dir: &Path) -> Result<(), Failure> {
+    let report = check_report(dir)?;
+    let broken = report.problems.iter().any(|problem| problem.is_error);
+    context.output.document(&Document::Check(report))?;
+    if broken { Err(Failure::usage(format!("{} is no working plugin", dir.display()))) } else { Ok(()) }
+}
+
+/// Runs the author's process in the author's terminal. The daemon knows the plugin for as long as we hold the
+/// connection, so that it is gone with us however we end.
+async fn run_own(context: &Context, dir: &Path, command: Vec<OsString>) -> Result<(), Failure> {
+    let dir =
+        dir.canonicalize().map_err(|error| Failure::not_found(format!("{}: {error}", dir.display())))?;
+    let mut daemon = context.daemon().await?;
+    let text = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is not UTF-8"))?.to_owned();
+    let session = match daemon.call(Request::PluginRun { dir: text }).await? {
+        Document::Session(session) => session,
+        other => return Err(Failure::failed(format!("the daemon answered something else: {other:?}"))),
+    };
+    let status = run_child(&dir, &session, command).await?;
+    drop(daemon);
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("the plugin ended with {status}")))
+}
+
+async fn run_child(dir: &Path, session: &ToolSession, command: Vec<OsString>) -> Result<ExitStatus, Failure> {
+    let words = if command.is_empty() { session.exec.iter().map(OsString::from).collect() } else { command };
+    let (program, arguments) = words
+        .split_first()
+        .ok_or_else(|| Failure::usage("the manifest names no command; give one after --"))?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .current_dir(dir)
+        .envs(session.environment.iter().map(|(name, value)| (name, value.reveal())))
+        .stdin(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| Failure::failed(format!("cannot start {}: {error}", program.display())))?;
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                return status.map_err(|error| Failure::failed(format!("cannot wait for the plugin: {error}")));
+            }
+            // Ctrl-C reaches the plugin by itself, as it is in our terminal's group: we stay until it has ended.
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.map_err(|error| Failure::failed(format!("cannot watch for Ctrl-C: {error}")))?;
+            }
+        }
+    }
+}
+fn check_report(dir: &Path) -> Result<CheckReport, Failure> {
+    Err(Failure::failed(format!("{dir:?} stub {:?}", None::<Problem>)))
+}

@@ -1,0 +1,181 @@
+//! Questions about contacts, answered from the address book: by the daemon, which holds it open, or by the command line
+//! itself while no daemon runs. One place for both, so that the answers cannot differ.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use p2pos_control::{Contact as ContactDocument, ContactList, ContactRequest, Document, Exit, Failure};
+use p2pos_identity::{Contact, Contacts, ContactsError, ParsePeerIdError, PeerId, Trust};
+
+use crate::config::nearest;
+
+/// How every PeerId begins: what begins so is never a petname, and a slip in it is named as such.
+const PEER_ID_START: &str = "p2p1";
+
+/// Answers one question. Blocks for as long as the disk takes.
+pub(crate) fn answer(book: &Contacts, request: ContactRequest) -> Result<Document, Failure> {
+    let contact = match request {
+        ContactRequest::List => {
+            let contacts = book.list().map_err(failed)?.iter().map(document).collect();
+            return Ok(Document::Contacts(ContactList { contacts }));
+        }
+        ContactRequest::Show { who } => find(book, &who)?,
+        ContactRequest::Add { peer_id, petname, addresses } => add(book, &peer_id, petname, addresses)?,
+        ContactRequest::Rename { who, petname } => {
+            book.rename(&find(book, &who)?.peer, &petname).map_err(failed)?
+        }
+        ContactRequest::Addresses { who, addresses } => {
+            check_addresses(&addresses)?;
+            book.set_addresses(&find(book, &who)?.peer, addresses).map_err(failed)?
+        }
+        ContactRequest::Remove { who } => {
+            let contact = find(book, &who)?;
+            book.remove(&contact.peer).map_err(failed)?;
+            contact
+        }
+    };
+    Ok(Document::Contact(document(&contact)))
+}
+
+/// Whom the user means, by petname or PeerId; a PeerId need not be a contact's.
+pub(crate) fn resolve(book: &Contacts, who: &str) -> Result<PeerId, Failure> {
+    if who.starts_with(PEER_ID_START) { parse_peer_id(who) } else { Ok(find(book, who)?.peer) }
+}
+
+/// The contact that the user means.
+fn find(book: &Contacts, who: &str) -> Result<Contact, Failure> {
+    if who.starts_with(PEER_ID_START) {
+        let peer = parse_peer_id(who)?;
+        let found = book.get(&peer).map_err(failed)?;
+        return found.ok_or_else(|| failed(ContactsError::NotAContact { peer }));
+    }
+    if let Some(contact) = book.by_petname(who).map_err(failed)? {
+        return Ok(contact);
+    }
+    let contacts = book.list().map_err(failed)?;
+    let failure = Failure::not_found(format!("there is no contact \"{who}\""));
+    Err(match nearest(who, contacts.iter().map(|contact| contact.petname.as_str())) {
+        Some(near) => failure.next(format!("did you mean {near}?")),
+        None => failure.next("see them: p2pos contacts list"),
+    })
+}
+
+fn add(book: &Contacts, peer_id: &str, petname: String, addresses: Vec<String>) -> Result<Contact, Failure> {
+    check_addresses(&addresses)?;
+    // A clock before 1970 is wrong by so much that no date would help anyone.
+    let added_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let contact =
+        Contact { peer: parse_peer_id(peer_id)?, petname, trust: Trust::New, addresses, added_unix_s };
+    book.add(&contact).map_err(failed)?;
+    Ok(contact)
+}
+
+fn parse_peer_id(text: &str) -> Result<PeerId, Failure> {
+    text.parse().map_err(|error: ParsePeerIdError| Failure::usage(error.to_string()))
+}
+
+/// An address without a port would only be noticed when it fails to connect.
+fn check_addresses(addresses: &[String]) -> Result<(), Failure> {
+    for address in addresses {
+        let has_port = address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+        let is_bare_ipv6 = address.matches(':').count() > 1 && address.parse::<SocketAddr>().is_err();
+        if !has_port || is_bare_ipv6 {
+            return Err(Failure::usage(format!("\"{address}\" is no HOST:PORT"))
+                .next("for example 192.0.2.7:41733, [2001:db8::7]:41733 or home.example.org:41733"));
+        }
+    }
+    Ok(())
+}
+
+fn failed(error: ContactsError) -> Failure {
+    let text = error.to_string();
+    match error {
+        ContactsError::Petname(_)
+        | ContactsError::TooManyAddresses { .. }
+        | ContactsError::Address { .. } => Failure::usage(text),
+        ContactsError::NotAContact { .. } => Failure::not_found(text),
+        _ => Failure::new(Exit::Failed, text),
+    }
+}
+
+fn document(contact: &Contact) -> ContactDocument {
+    ContactDocument {
+        petname: contact.petname.clone(),
+        peer_id: contact.peer.to_string(),
+        trust: contact.trust.to_string(),
+        addresses: contact.addresses.clone(),
+        added_unix_s: contact.added_unix_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2pos_identity::SecretKey;
+
+    use super::*;
+
+    struct Book {
+        _dir: tempfile::TempDir,
+        contacts: Contacts,
+    }
+
+    fn book() -> Book {
+        let dir = tempfile::tempdir().unwrap();
+        let contacts = Contacts::open(&dir.path().join("contacts.redb")).unwrap();
+        Book { _dir: dir, contacts }
+    }
+
+    fn peer(seed: u8) -> String {
+        SecretKey::from_seed([seed; 32]).peer_id().to_string()
+    }
+
+    fn add_to(book: &Book, seed: u8, petname: &str) -> Result<Document, Failure> {
+        let addresses = vec!["192.0.2.7:4000".to_owned()];
+        let request = ContactRequest::Add { peer_id: peer(seed), petname: petname.into(), addresses };
+        answer(&book.contacts, request)
+    }
+
+    #[test]
+    fn a_contact_is_found_by_name_and_by_peer_id() {
+        let book = book();
+        let added = add_to(&book, 1, "bo").unwrap();
+        for who in ["bo".to_owned(), "BO".to_owned(), peer(1)] {
+            assert_eq!(answer(&book.contacts, ContactRequest::Show { who }).unwrap(), added);
+        }
+    }
+
+    #[test]
+    fn a_slip_in_a_name_and_a_slip_in_a_peer_id_are_told_apart() {
+        let book = book();
+        add_to(&book, 1, "beatrice").unwrap();
+        let failure = resolve(&book.contacts, "betarice").unwrap_err();
+        assert_eq!((failure.exit, failure.next), (Exit::NotFound, vec!["did you mean beatrice?".to_owned()]));
+        let mut slip = peer(1);
+        slip.replace_range(20..21, if &slip[20..21] == "q" { "p" } else { "q" });
+        assert_eq!(resolve(&book.contacts, &slip).unwrap_err().exit, Exit::Usage);
+        assert_eq!(resolve(&book.contacts, &peer(2)).unwrap().to_string(), peer(2));
+    }
+
+    #[test]
+    fn an_address_needs_a_port_that_can_be_reached() {
+        for good in ["192.0.2.7:1", "[2001:db8::7]:65535", "home.example.org:4000"] {
+            check_addresses(&[good.to_owned()]).unwrap();
+        }
+        for bad in
+            ["192.0.2.7", "192.0.2.7:0", "192.0.2.7:70000", ":4000", "2001:db8::7:4000", "home:http", ""]
+        {
+            assert_eq!(check_addresses(&[bad.to_owned()]).unwrap_err().exit, Exit::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn who_was_removed_is_gone_and_shown_once_more() {
+        let book = book();
+        let added = add_to(&book, 1, "bo").unwrap();
+        let remove = || answer(&book.contacts, ContactRequest::Remove { who: "bo".into() });
+        assert_eq!(remove().unwrap(), added);
+        assert_eq!(remove().unwrap_err().exit, Exit::NotFound);
+    }
+}
