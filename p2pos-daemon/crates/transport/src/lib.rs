@@ -1,1 +1,34 @@
 //! The UDP sockets, the QUIC endpoint and its connections.
+//!
+//! Owns: sockets, noq's endpoint and every configuration of it, dialling candidates, accepting handshakes, and thin types
+//! over connections and streams that speak in [`p2pos_identity::PeerId`]s and [`p2pos_peer_protocol::EndCode`]s. Refuses to
+//! know: ProtocolNames, who is a contact, where addresses come from, when to reconnect. No noq type crosses its border, so
+//! that floor 3 could live on another QUIC.
+//!
+//! Files, outside in: `endpoint` (bind, close), `dial` and `accept` (the two ways to a connection), `connection`, `stream`,
+//! `path`; below them `socket` (the abstract socket that noq sees), `classify` (whose packet is it), `recents` (who may get
+//! a stateless reset) and `tuning` (every number).
+
+mod accept;
+mod classify;
+mod connection;
+mod dial;
+mod endpoint;
+mod error;
+mod path;
+mod recents;
+mod socket;
+mod stream;
+mod tuning;
+
+pub use crate::{
+    classify::{Class, classify},
+    connection::{Connection, Traffic},
+    dial::{Attempt, AttemptOutcome, DialError, Dialed},
+    endpoint::{Config, Endpoint},
+    error::{BindError, Lost, SendDatagramError, StreamEnd},
+    path::{PathInfo, PathKind},
+    socket::SocketCounters,
+    stream::{RecvStream, SendEnd, SendStream, Stopped},
+    tuning::Reach,
+};

@@ -1,0 +1,75 @@
+//! Handshakes that others begin: few at a time, each with a deadline, and nobody learns anything before the peer has
+//! proven who it is.
+//!
+//! Strangers do not get here: the socket lets first packets through only if they were made with our PeerId. What gets here
+//! may still be a replay, so nothing is believed, told or stored before the handshake is done (reliability-ux.md N11-N15).
+
+use std::sync::Arc;
+
+use p2pos_noise_quic::peer_of;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+
+use crate::{
+    connection::Connection,
+    endpoint::Configs,
+    socket::Shared,
+    tuning::{HANDSHAKE_MAX, HANDSHAKES_MAX, RETRY_FROM_HANDSHAKES, Reach},
+};
+
+/// Accepts handshakes until the endpoint closes, and hands out what became a connection.
+pub(crate) async fn run(
+    endpoint: noq::Endpoint,
+    configs: Arc<Configs>,
+    shared: Arc<Shared>,
+    established: mpsc::Sender<Connection>,
+) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept(), if handshakes.len() < HANDSHAKES_MAX => {
+                let Some(incoming) = incoming else { return };
+                let Some(connecting) = admit(incoming, handshakes.len(), &configs) else { continue };
+                handshakes.spawn(finish(connecting, shared.clone(), established.clone()));
+            }
+            Some(done) = handshakes.join_next() => {
+                if let Err(error) = done {
+                    tracing::error!(%error, "a handshake task failed");
+                }
+            }
+        }
+    }
+}
+
+/// Decides about a first packet: go on, ask for proof of the address, or stay silent.
+fn admit(incoming: noq::Incoming, handshakes: usize, configs: &Configs) -> Option<noq::Connecting> {
+    let remote = incoming.remote_address().ip();
+    if handshakes >= RETRY_FROM_HANDSHAKES && !incoming.remote_address_validated() {
+        if let Err(error) = incoming.retry() {
+            error.into_incoming().ignore();
+        }
+        return None;
+    }
+    match incoming.accept_with(configs.server(Reach::of(remote))) {
+        Ok(connecting) => Some(connecting),
+        Err(error) => {
+            tracing::debug!(%remote, %error, "ignored an attempt to connect");
+            None
+        }
+    }
+}
+
+/// Brings one handshake to its end.
+async fn finish(connecting: noq::Connecting, shared: Arc<Shared>, established: mpsc::Sender<Connection>) {
+    let connection = match timeout(HANDSHAKE_MAX, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!(%error, "a handshake of a peer failed"),
+        Err(_) => return tracing::debug!("a handshake of a peer took too long"),
+    };
+    let Some(peer) = connection.peer_identity().and_then(peer_of) else {
+        return tracing::error!("a connection was established without a proven peer; it is closed");
+    };
+    let connection = Connection::new(connection, peer, false, shared);
+    if established.send(connection).await.is_err() {
+        tracing::debug!("a peer connected while we were shutting down");
+    }
+}

@@ -1,0 +1,122 @@
+//! One real UDP socket: binding, buffers, and non-blocking reads and writes with the kernel's offloads.
+//!
+//! ECN, packet info and segmentation offload are noq-udp's work; this file adds that no error ever ends the socket's user.
+
+use std::{
+    future::Future,
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use noq_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+
+use crate::tuning::SOCKET_BUFFER_BYTES;
+
+/// Errors in a row after which a socket counts as broken until it is bound anew. A torn-down interface gives an endless
+/// row; a stray ICMP error gives one.
+const ERRORS_IN_A_ROW_MAX: u64 = 16;
+
+/// One UDP socket in one address family.
+#[derive(Debug)]
+pub(super) struct Family {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    broken: AtomicBool,
+}
+
+/// A wait for the kernel's send buffer to have room.
+pub(super) type Writable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+impl Family {
+    pub(super) fn bind(local: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+        if local.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&local.into())?;
+        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new((&io).into())?;
+        for result in [
+            state.set_send_buffer_size((&io).into(), SOCKET_BUFFER_BYTES),
+            state.set_recv_buffer_size((&io).into(), SOCKET_BUFFER_BYTES),
+        ] {
+            if let Err(error) = result {
+                tracing::debug!(%error, "the kernel keeps its own socket buffer size");
+            }
+        }
+        let local = io.local_addr()?;
+        Ok(Self { io, state, local, broken: AtomicBool::new(false) })
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// Segments that one send may carry now; falls to one if the device proves unable.
+    pub(super) fn segments_max(&self) -> usize {
+        self.state.max_gso_segments().get()
+    }
+
+    /// Receives a batch. Errors are counted in `failures` and never returned: they would end noq's endpoint task.
+    pub(super) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+        failures: &AtomicU64,
+    ) -> Poll<usize> {
+        let mut in_a_row = 0;
+        while !self.is_broken() {
+            if let Err(error) = ready!(self.io.poll_recv_ready(cx)) {
+                self.give_up(&error);
+                break;
+            }
+            let received =
+                self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, metas));
+            match received {
+                Ok(count) => return Poll::Ready(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                    in_a_row += 1;
+                    if in_a_row >= ERRORS_IN_A_ROW_MAX {
+                        self.give_up(&error);
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn give_up(&self, error: &io::Error) {
+        tracing::warn!(local = %self.local, %error, "a UDP socket stopped working; it is bound anew at the next network change");
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit))
+    }
+
+    /// Completes when a send is worth another try.
+    pub(super) fn writable(self: Arc<Self>) -> Writable {
+        Box::pin(async move { self.io.writable().await })
+    }
+}
