@@ -1,1 +1,29 @@
-//! Candidates and path choice: pure machines that decide which address to try, and when.
+//! Which addresses of a peer to try, in which order and when. Pure machines; the room for punching and NAT verdicts.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `candidate` | an address that might reach a peer, and the set that refuses those nobody should send to |
+//! | `order` | who is tried first: near before far, IPv6 and IPv4 in turn |
+//! | `dial` | [`DialRace`]: starts attempts one shortly after the other until one wins |
+//! | `backoff` | [`Backoff`]: when to try again |
+//!
+//! Punch and port-scan schedules, NAT verdicts, path choice and keepalive learning (DESIGN section 7) come as modules
+//! beside these.
+//!
+//! Floor 1: no socket, task or randomness, and the clock is an argument. Machines speak the house language: `handle_*`
+//! tells what happened, `poll_event` says what to do (drain it after every `handle_*`), `poll_timeout` when to ask
+//! again. Refuses to know: who a peer is, where candidates come from, what a packet is.
+
+mod backoff;
+mod candidate;
+mod dial;
+mod order;
+
+pub use crate::{
+    backoff::{Backoff, BackoffSettings, RECONNECT},
+    candidate::{
+        CANDIDATES_MAX, Candidate, CandidateKind, CandidateSet, LoopbackPolicy, Rejected, Scope, scope_of,
+    },
+    dial::{ATTEMPTS_AT_ONCE_MAX, DIAL_DEADLINE, DIAL_STAGGER, DialEvent, DialOutcome, DialRace, PATIENCE},
+    order::in_dial_order,
+};
