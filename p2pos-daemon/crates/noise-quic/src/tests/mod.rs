@@ -2,5 +2,11 @@
 //! repeats, delays and rewrites what it is told to. Each test is named after what it prevents; the files follow the
 //! pitfalls of a Noise handshake on QUIC (NOISE-QUIC.md s10).
 
+mod craft;
 mod establish;
+mod rekey;
+mod retry_and_return;
+mod session;
+mod silence;
+mod unproven;
 mod world;

@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    FourTuple, Incoming, ServerConfig, TransportConfig,
+    FourTuple, Incoming, ServerConfig, Transmit, TransportConfig,
 };
 use p2pos_identity::{PeerId, SecretKey};
 
@@ -48,6 +48,12 @@ pub(super) struct Sent {
     pub(super) bytes: Vec<u8>,
 }
 
+struct Outgoing {
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
 struct Flight {
     due: Instant,
     from: SocketAddr,
@@ -61,6 +67,17 @@ pub(super) enum Greeting {
     Accept,
     RetryFirst,
     RetryAlways,
+}
+
+/// What stands in front of an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// Nothing: noq alone.
+    Open,
+    /// The judge of first bytes.
+    Judge,
+    /// The judge and the stranger filter, as in the daemon.
+    Full,
 }
 
 pub(super) struct Conn {
@@ -91,8 +108,9 @@ pub(super) struct Node {
     pub(super) endpoint: Endpoint,
     pub(super) conns: BTreeMap<ConnectionHandle, Conn>,
     pub(super) greeting: Greeting,
-    /// Whether datagrams pass the judge and the stranger filter first, as in the daemon.
-    pub(super) is_guarded: bool,
+    pub(super) guard: Guard,
+    /// Further hosts whose datagrams arrive here too: a machine with several interfaces.
+    pub(super) aliases: Vec<SocketAddr>,
     /// Attempts that reached the endpoint, and those that it gave up at once.
     pub(super) attempts: usize,
     pub(super) failed_attempts: usize,
@@ -110,7 +128,8 @@ impl Node {
             addr: address(u16::from(seed), 4000),
             conns: BTreeMap::new(),
             greeting: Greeting::Accept,
-            is_guarded: true,
+            guard: Guard::Full,
+            aliases: Vec::new(),
             attempts: 0,
             failed_attempts: 0,
             filter: StrangerFilter::new(&key),
@@ -126,37 +145,40 @@ impl Node {
         self.endpoint = endpoint(&self.key, &self.tuning, &self.transport);
     }
 
-    pub(super) fn client_config(&self, remote: &PeerId) -> ClientConfig {
-        let mut config = ClientConfig::new(client_with(&self.key, remote, self.tuning.clone()));
-        config.version(QUIC_VERSION).transport_config(Arc::clone(&self.transport));
-        config
+    fn lets_in(&self, bytes: &[u8]) -> bool {
+        match self.guard {
+            Guard::Open => true,
+            Guard::Judge => judge(bytes) == Verdict::Quic,
+            Guard::Full => judge(bytes) == Verdict::Quic && self.filter.admits(bytes),
+        }
     }
 
-    fn receive(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        bytes: &[u8],
-        out: &mut Vec<(SocketAddr, Vec<u8>)>,
-    ) {
-        if self.is_guarded && (judge(bytes) != Verdict::Quic || !self.filter.admits(bytes)) {
+    fn receive(&mut self, now: Instant, flight: &Flight, out: &mut Vec<Outgoing>) {
+        if !self.lets_in(&flight.bytes) {
             return;
         }
         let mut buf = Vec::new();
-        let path = FourTuple::from_remote(from);
-        match self.endpoint.handle(now, path, None, BytesMut::from(bytes), &mut buf) {
+        // Behind a NAT a machine does not know its address; one with several interfaces must tell them apart.
+        let local_ip = (!self.aliases.is_empty()).then(|| flight.to.ip());
+        let path = FourTuple::new(flight.from, local_ip);
+        match self.endpoint.handle(now, path, None, BytesMut::from(&*flight.bytes), &mut buf) {
             None => {}
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(conn) = self.conns.get_mut(&handle) {
                     conn.quic.handle_event(event);
                 }
             }
-            Some(DatagramEvent::Response(transmit)) => out.push((transmit.destination, buf)),
+            Some(DatagramEvent::Response(transmit)) => out.push(self.outgoing(&transmit, buf)),
             Some(DatagramEvent::NewConnection(incoming)) => self.greet(now, incoming, out),
         }
     }
 
-    fn greet(&mut self, now: Instant, incoming: Incoming, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+    fn outgoing(&self, transmit: &Transmit, bytes: Vec<u8>) -> Outgoing {
+        let from = transmit.src_ip.map_or(self.addr, |ip| SocketAddr::new(ip, self.addr.port()));
+        Outgoing { from, to: transmit.destination, bytes }
+    }
+
+    fn greet(&mut self, now: Instant, incoming: Incoming, out: &mut Vec<Outgoing>) {
         self.attempts += 1;
         let mut buf = Vec::new();
         let wants_retry = match self.greeting {
@@ -166,7 +188,7 @@ impl Node {
         };
         if wants_retry {
             let transmit = self.endpoint.retry(incoming, &mut buf).expect("the attempt may be retried");
-            out.push((transmit.destination, buf));
+            out.push(self.outgoing(&transmit, buf));
             return;
         }
         match self.endpoint.accept(incoming, now, &mut buf, None) {
@@ -175,13 +197,14 @@ impl Node {
             }
             Err(error) => {
                 self.failed_attempts += 1;
-                out.extend(error.response.map(|transmit| (transmit.destination, buf)));
+                out.extend(error.response.map(|transmit| self.outgoing(&transmit, buf)));
             }
         }
     }
 
-    fn pump(&mut self, now: Instant, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+    fn pump(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
         let mut drained = Vec::new();
+        let mut sent = Vec::new();
         for (&handle, conn) in &mut self.conns {
             while conn.quic.poll_timeout().is_some_and(|due| due <= now) {
                 conn.quic.handle_timeout(now);
@@ -200,7 +223,7 @@ impl Node {
                 let mut buf = Vec::new();
                 while let Some(transmit) = conn.quic.poll_transmit(now, NonZeroUsize::MIN, &mut buf) {
                     busy = true;
-                    out.push((transmit.destination, std::mem::take(&mut buf)));
+                    sent.push((transmit, std::mem::take(&mut buf)));
                 }
                 if !busy {
                     break;
@@ -210,6 +233,7 @@ impl Node {
                 conn.events.push(event);
             }
         }
+        out.extend(sent.into_iter().map(|(transmit, bytes)| self.outgoing(&transmit, bytes)));
         for handle in drained {
             // The events stay readable; noq has forgotten the handle.
             if let Some(conn) = self.conns.remove(&handle) {
@@ -237,7 +261,6 @@ pub(super) fn address(host: u16, port: u16) -> SocketAddr {
 
 pub(super) struct World {
     pub(super) now: Instant,
-    pub(super) epoch: Instant,
     pub(super) nodes: Vec<Node>,
     /// Everything that was ever sent by an endpoint.
     pub(super) log: Vec<Sent>,
@@ -252,14 +275,7 @@ impl World {
             reason = "virtual time begins somewhere; nothing depends on where"
         )]
         let epoch = Instant::now();
-        Self {
-            now: epoch,
-            epoch,
-            nodes,
-            log: Vec::new(),
-            fate: Box::new(|_| Fate::Deliver),
-            flights: Vec::new(),
-        }
+        Self { now: epoch, nodes, log: Vec::new(), fate: Box::new(|_| Fate::Deliver), flights: Vec::new() }
     }
 
     /// Two nodes with usual settings.
@@ -283,8 +299,21 @@ impl World {
 
     /// Node `from` calls `remote` at an address where perhaps somebody else listens.
     pub(super) fn dial_as(&mut self, from: usize, remote: &PeerId, addr: SocketAddr) -> ConnectionHandle {
+        let node = &self.nodes[from];
+        let crypto = client_with(&node.key, remote, node.tuning.clone());
+        self.dial_with(from, addr, crypto)
+    }
+
+    /// Node `from` calls with a crypto configuration of the test's own.
+    pub(super) fn dial_with(
+        &mut self,
+        from: usize,
+        addr: SocketAddr,
+        crypto: Arc<dyn noq_proto::crypto::ClientConfig>,
+    ) -> ConnectionHandle {
         let node = &mut self.nodes[from];
-        let config = node.client_config(remote);
+        let mut config = ClientConfig::new(crypto);
+        config.version(QUIC_VERSION).transport_config(Arc::clone(&node.transport));
         let (handle, quic) = node.endpoint.connect(self.now, config, addr, "peer").unwrap();
         node.conns.insert(handle, Conn { quic, events: Vec::new() });
         handle
@@ -326,35 +355,36 @@ impl World {
     /// Lets everything happen that is due now, then jumps to the next event. False if nothing is left to happen.
     pub(super) fn step(&mut self) -> bool {
         self.settle();
-        let flights = self.flights.iter().map(|flight| flight.due);
-        let timers =
-            self.nodes.iter().flat_map(|node| node.conns.values()).filter_map(|c| c.quic.poll_timeout());
-        let Some(next) = flights.chain(timers).min() else { return false };
+        let Some(next) = self.next_event() else { return false };
         self.now = self.now.max(next);
         self.settle();
         true
     }
 
-    fn settle(&mut self) {
+    fn next_event(&self) -> Option<Instant> {
+        let flights = self.flights.iter().map(|flight| flight.due);
+        let conns = self.nodes.iter().flat_map(|node| node.conns.values());
+        flights.chain(conns.filter_map(|conn| conn.quic.poll_timeout())).min()
+    }
+
+    /// Lets everything happen that is due now.
+    pub(super) fn settle(&mut self) {
         loop {
             let due = self.take_due_flights();
             let arrived = !due.is_empty();
             let mut out = Vec::new();
             for flight in due {
-                if let Some(node) = self.nodes.iter().position(|node| node.addr == flight.to) {
-                    let mut answers = Vec::new();
-                    self.nodes[node].receive(self.now, flight.from, &flight.bytes, &mut answers);
-                    out.extend(answers.into_iter().map(|(to, bytes)| (self.nodes[node].addr, to, bytes)));
+                let to = |node: &&mut Node| node.addr == flight.to || node.aliases.contains(&flight.to);
+                if let Some(node) = self.nodes.iter_mut().find(to) {
+                    node.receive(self.now, &flight, &mut out);
                 }
             }
             for node in &mut self.nodes {
-                let mut sent = Vec::new();
-                node.pump(self.now, &mut sent);
-                out.extend(sent.into_iter().map(|(to, bytes)| (node.addr, to, bytes)));
+                node.pump(self.now, &mut out);
             }
             let was_quiet = !arrived && out.is_empty();
-            for (from, to, bytes) in out {
-                self.send(from, to, bytes);
+            for outgoing in out {
+                self.send(outgoing);
             }
             if was_quiet {
                 break;
@@ -369,7 +399,7 @@ impl World {
         due
     }
 
-    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    fn send(&mut self, Outgoing { from, to, bytes }: Outgoing) {
         let sent = Sent { index: self.log.len(), from, to, bytes };
         let fate = (self.fate)(&sent);
         self.log.push(sent.clone());
@@ -399,10 +429,15 @@ impl World {
         true
     }
 
+    /// Lets exactly so much time pass.
     pub(super) fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
-        self.run_until(|world| world.now >= end);
-        self.now = self.now.max(end);
+        self.settle();
+        while self.next_event().is_some_and(|next| next <= end) {
+            self.step();
+        }
+        self.now = end;
+        self.settle();
     }
 
     /// Sends a message on a stream of its own.
