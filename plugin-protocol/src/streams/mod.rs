@@ -1,0 +1,700 @@
+//! The stream-and-credit machine of one session: who may send what on which stream, and what waits for whom.
+//!
+//! It is the same machine at both ends of the socket. In: what the application does (`open`, `write`, `read`, `reset`,
+//! ...) and what the other side said (`handle`, `handle_data`). Out: what to send (`poll_transmit`), and whom to wake
+//! (`poll_event`). Drain both after every call. It keeps the bytes that wait, within the limits, and nothing else: no
+//! socket, clock, or task.
+//!
+//! # Story
+//! A stream has two halves. Each half ends by fin, by the reader leaving (StopSending), or with the whole stream
+//! (Reset). Bytes need credit: a byte may be queued only if the other side has room for it, so what is queued is always
+//! allowed to leave, and a stalled stream stalls its own writer and nobody else. The receiver gives credit back when
+//! its application has *consumed* bytes, never merely because they arrived.
+//!
+//! The daemon has the last word about every stream that came to be: StreamClosed, sent once both halves are over. Until
+//! then the stream counts against the limit. A stream that was refused (Error, Reject) never came to be, and is
+//! forgotten by [`Streams::abandon`].
+//!
+//! Sending order: first StopSending, Reset and StreamClosed, then credit, then one Data frame (or datagram) per stream
+//! in turn. SPEC.md, "Streams" and "Flow control".
+
+mod flow;
+mod half;
+mod queue;
+pub mod table;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::{
+    code::{Code, End},
+    message::{Cause, Role, StreamClosed, StreamId, StreamMessage, Violation},
+};
+
+use flow::Flow;
+pub use half::Read;
+use half::{Arrival, Receiver, SendState, Sender};
+use wire::live;
+
+/// Payloads of at least this many bytes are kept as slices of the read buffer; smaller ones are copied together. With
+/// read buffers of 256 KiB, a byte that waits pins at most 8; at half this threshold it would be 16, at double every
+/// other bulk frame would be copied.
+pub const SHARE_BYTES_MIN: usize = 32 * 1024;
+
+/// How one side of the session controls the other's sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credit {
+    /// So many bytes per stream to begin with, then what Window frames add.
+    Counted(u32),
+    /// None: what fits into the socket may be sent.
+    Auto,
+}
+
+impl Credit {
+    const fn bytes(self) -> Option<u32> {
+        match self {
+            Self::Counted(bytes) => Some(bytes),
+            Self::Auto => None,
+        }
+    }
+}
+
+/// What was agreed in the handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Who we are.
+    pub role: Role,
+    /// Largest payload of one Data frame, both ways.
+    pub data_bytes_max: u32,
+    /// Streams, flows and detached streams at once; enforced by the daemon's side.
+    pub streams_max: u32,
+    /// What we may send.
+    pub send: Credit,
+    /// What the other side may send.
+    pub recv: Credit,
+}
+
+/// What an id stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// Bytes in Data frames.
+    Stream,
+    /// Datagrams.
+    Flow,
+    /// Bytes on a socket of their own; only its opening and its end are told here.
+    Detached,
+}
+
+/// Why a half is over, told to its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{how}: {end}")]
+pub struct StreamEnd {
+    /// By whom, and how.
+    pub how: How,
+    /// Why.
+    pub end: End,
+}
+
+/// The ways in which a half can be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    /// The other side reads no more of what we write.
+    Stopped,
+    /// The other side ended the whole stream.
+    Reset,
+    /// It never came to be.
+    Refused,
+    /// We ended it ourselves.
+    Local,
+    /// The session is over.
+    Session,
+}
+
+impl std::fmt::Display for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "the other side reads no more",
+            Self::Reset => "the other side ended the stream",
+            Self::Refused => "the stream was refused",
+            Self::Local => "the stream was ended here",
+            Self::Session => "the session is over",
+        })
+    }
+}
+
+impl StreamEnd {
+    const LOCAL: Self = Self { how: How::Local, end: End::new(Code::CANCELLED) };
+
+    const fn stopped(end: End) -> Self {
+        Self { how: How::Stopped, end }
+    }
+}
+
+/// Why a stream cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There are as many as the session allows.
+    #[error("{max} streams are open, that is the limit")]
+    Limit {
+        /// How many.
+        max: u32,
+    },
+    /// The session has used up its numbers.
+    #[error("the session has no stream numbers left; connect again")]
+    Exhausted,
+}
+
+/// What became of an id that the other side opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is open; data may come.
+    Admitted,
+    /// It is not, there are too many: answer 401 STREAM_LIMIT. Its data will be dropped.
+    Full,
+}
+
+/// Bytes of a Data frame.
+#[derive(Clone, Debug)]
+pub enum Payload<'a> {
+    /// Somebody's buffer; will be copied.
+    Slice(&'a [u8]),
+    /// A share of a buffer; large ones are kept as they are.
+    Shared(Bytes),
+}
+
+impl Payload<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Payload::Slice(bytes) => bytes.len(),
+            Payload::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// The next frame to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// Bytes of a stream; the payload stands in the vector given to [`Streams::poll_transmit`].
+    Data {
+        /// Whose.
+        stream: StreamId,
+        /// How many.
+        bytes: usize,
+        /// Whether they are the last.
+        fin: bool,
+    },
+    /// Anything else.
+    Message(StreamMessage),
+}
+
+/// Whom to wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// The reader of this stream or flow: there is something to read, or it is over.
+    Readable(StreamId),
+    /// The writer of this stream: there is room again, or it is over.
+    Writable(StreamId),
+    /// Everybody who waits for anything about it: it was stopped, reset or closed.
+    Changed(StreamId),
+}
+
+/// Things that happened and that nobody is told, but `p2pos plugins info` can show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams that had to go because a queue was full.
+    pub datagrams_dropped: u64,
+    /// Frames for streams that were already over.
+    pub frames_late: u64,
+}
+
+/// All streams of one session.
+#[derive(Debug)]
+pub struct Streams {
+    slots: BTreeMap<StreamId, Slot>,
+    book: Book,
+}
+
+/// What is kept across all streams, apart from the streams themselves so that both can be held at once.
+#[derive(Debug)]
+struct Book {
+    config: Config,
+    /// Highest id that we have opened, 0 at first.
+    last_opened_here: u32,
+    /// Highest id that the other side has opened, 0 at first.
+    last_opened_there: u32,
+    /// How many slots are not over.
+    live: u32,
+    /// Streams with something to send; each stands here once (`Slot::is_ready`).
+    ready: VecDeque<StreamId>,
+    /// Streams that owe credit; each stands here once (`Slot::is_credit_due`).
+    credit_due: VecDeque<StreamId>,
+    control: VecDeque<StreamMessage>,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Slot {
+    what: What,
+    /// Handles in the application; a slot is forgotten when it is over and nobody holds it.
+    holders: u32,
+    /// Whether the application has taken it; a stream opened by the other side waits for that.
+    is_taken: bool,
+    is_over: bool,
+    is_ready: bool,
+    is_credit_due: bool,
+    /// The first thing that made it end otherwise than by fins.
+    cause: Option<(Cause, End)>,
+    closed: Option<StreamClosed>,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all slots are streams, and there are at most 256")]
+enum What {
+    Stream { send: Sender, recv: Receiver },
+    Flow(Flow),
+    Detached { ended: Option<StreamEnd> },
+}
+
+impl Streams {
+    /// Starts without streams.
+    #[must_use]
+    pub const fn new(config: Config) -> Self {
+        let book = Book {
+            config,
+            last_opened_here: 0,
+            last_opened_there: 0,
+            live: 0,
+            ready: VecDeque::new(),
+            credit_due: VecDeque::new(),
+            control: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters { datagrams_dropped: 0, frames_late: 0 },
+        };
+        Self { slots: BTreeMap::new(), book }
+    }
+
+    // ---- What the application does ----
+
+    /// Opens a stream or flow. The frame that tells the other side (Open, Incoming) must leave before anything of it,
+    /// and in the order of the ids.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&mut self, sort: Sort) -> Result<StreamId, OpenError> {
+        if self.book.is_full() {
+            return Err(OpenError::Limit { max: self.book.config.streams_max });
+        }
+        let next = match (self.book.last_opened_here, self.book.config.role) {
+            (0, Role::Plugin) => Some(1),
+            (0, Role::Daemon) => Some(2),
+            (last, _) => last.checked_add(2),
+        };
+        let id = next.and_then(StreamId::new).ok_or(OpenError::Exhausted)?;
+        self.book.last_opened_here = id.number();
+        self.insert(id, sort, true);
+        Ok(id)
+    }
+
+    /// Takes what the other side opened; false if it is already over, was taken before, or is of another sort. Then there
+    /// are as many holders as the sort has handles: two for a stream, one otherwise.
+    pub fn adopt(&mut self, id: StreamId, sort: Sort) -> bool {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return false;
+        };
+        if slot.is_taken || slot.what.sort() != sort {
+            return false;
+        }
+        slot.is_taken = true;
+        slot.holders = handles(sort);
+        true
+    }
+
+    /// Adds a holder to a stream that the application already holds.
+    pub fn hold(&mut self, id: StreamId) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.holders += 1;
+        }
+    }
+
+    /// A handle is gone. Ends nothing by itself.
+    pub fn release(&mut self, id: StreamId) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.holders = slot.holders.saturating_sub(1);
+            self.forget_if_done(id);
+        }
+    }
+
+    /// Forgets a stream that never came to be: its Open or Incoming was refused, by either side.
+    pub fn abandon(&mut self, id: StreamId, end: End) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.what.end(StreamEnd { how: How::Refused, end });
+        self.book.conclude(id, slot, None);
+        self.forget_if_done(id);
+    }
+
+    /// Takes bytes off the front of `pieces`, as many as there is credit and room for. 0: an event will tell.
+    ///
+    /// # Errors
+    /// [`StreamEnd`] if the half is over.
+    pub fn write(&mut self, id: StreamId, pieces: &mut [Bytes]) -> Result<usize, StreamEnd> {
+        let slot = self.slots.get_mut(&id).ok_or(StreamEnd::LOCAL)?;
+        let send = slot.sender().ok_or(StreamEnd::LOCAL)?;
+        if let Some(end) = send.closed_by() {
+            return Err(end);
+        }
+        let bytes = send.write(pieces);
+        if bytes > 0 {
+            self.book.make_ready(id, slot);
+        }
+        Ok(bytes)
+    }
+
+    /// Bytes that can be written now.
+    #[must_use]
+    pub fn room(&self, id: StreamId) -> usize {
+        match self.slots.get(&id).map(|slot| &slot.what) {
+            Some(What::Stream { send, .. }) if send.closed_by().is_none() => send.room(),
+            Some(What::Stream { .. } | What::Flow(_) | What::Detached { .. }) | None => 0,
+        }
+    }
+
+    /// Tells whether the sending half is neither finished nor over.
+    #[must_use]
+    pub fn is_writable(&self, id: StreamId) -> bool {
+        match self.slots.get(&id).map(|slot| &slot.what) {
+            Some(What::Stream { send, .. }) => send.closed_by().is_none(),
+            Some(What::Flow(_) | What::Detached { .. }) | None => false,
+        }
+    }
+
+    /// Tells whether there are bytes to read.
+    #[must_use]
+    pub fn is_readable(&self, id: StreamId) -> bool {
+        match self.slots.get(&id).map(|slot| &slot.what) {
+            Some(What::Stream { recv, .. }) => recv.has_bytes(),
+            Some(What::Flow(_) | What::Detached { .. }) | None => false,
+        }
+    }
+
+    /// Ends the sending half after what is queued.
+    ///
+    /// # Errors
+    /// [`StreamEnd`] if the half was over already, other than by this.
+    pub fn finish(&mut self, id: StreamId) -> Result<(), StreamEnd> {
+        let slot = self.slots.get_mut(&id).ok_or(StreamEnd::LOCAL)?;
+        let send = slot.sender().ok_or(StreamEnd::LOCAL)?;
+        match send.state {
+            SendState::Open => {
+                send.state = SendState::Finishing;
+                self.book.make_ready(id, slot);
+                Ok(())
+            }
+            SendState::Finishing | SendState::Finished => Ok(()),
+            SendState::Stopped { end, .. } => Err(StreamEnd::stopped(end)),
+            SendState::Ended(end) => Err(end),
+        }
+    }
+
+    /// Ends the whole stream or flow at once.
+    pub fn reset(&mut self, id: StreamId, end: End) {
+        let Some(slot) = self.slots.get_mut(&id).filter(|slot| !slot.is_over && !slot.what.is_over()) else {
+            return;
+        };
+        self.book.reset(id, slot, end);
+        self.forget_if_done(id);
+    }
+
+    /// Gets what there is to read. The credit stays out until [`Streams::consume`].
+    pub fn read(&mut self, id: StreamId) -> Read {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return Read::Ended(StreamEnd::LOCAL);
+        };
+        let Some(recv) = slot.receiver() else {
+            return Read::Ended(StreamEnd::LOCAL);
+        };
+        let read = recv.read();
+        if read == Read::Fin {
+            self.book.settle(id, slot);
+        }
+        read
+    }
+
+    /// Gives back the credit of bytes that were read and are now done with.
+    pub fn consume(&mut self, id: StreamId, bytes: usize) {
+        if let Some(slot) = self.slots.get_mut(&id)
+            && slot.receiver().is_some_and(|recv| recv.consume(bytes))
+            && !slot.is_credit_due
+        {
+            slot.is_credit_due = true;
+            self.book.credit_due.push_back(id);
+        }
+    }
+
+    /// Leaves the receiving half: the other side should stop sending.
+    pub fn stop(&mut self, id: StreamId, end: End) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if slot.receiver().is_some_and(|recv| recv.stop(end)) {
+            slot.cause.get_or_insert((self.book.config.role.own_cause(), end));
+            self.book.control.push_back(StreamMessage::StopSending { stream: id, end });
+        }
+        self.book.settle(id, slot);
+        self.forget_if_done(id);
+    }
+
+    /// Why the sending half, or the flow, or the detached stream is over, if it is.
+    #[must_use]
+    pub fn ended(&self, id: StreamId) -> Option<StreamEnd> {
+        let Some(slot) = self.slots.get(&id) else {
+            return Some(StreamEnd::LOCAL);
+        };
+        let ended = match &slot.what {
+            What::Stream { send, .. } => send.closed_by().filter(|end| *end != StreamEnd::LOCAL),
+            What::Flow(flow) => flow.ended,
+            What::Detached { ended } => *ended,
+        };
+        ended.or_else(|| slot.is_over.then_some(StreamEnd::LOCAL))
+    }
+
+    /// How it truly ended, once that is known.
+    #[must_use]
+    pub fn closed(&self, id: StreamId) -> Option<StreamClosed> {
+        self.slots.get(&id)?.closed
+    }
+
+    /// Tells whether nothing more will become known about it.
+    #[must_use]
+    pub fn is_over(&self, id: StreamId) -> bool {
+        self.slots.get(&id).is_none_or(|slot| slot.is_over)
+    }
+
+    /// Sends one datagram, or rather queues it: if the queue is full, the oldest goes.
+    ///
+    /// # Errors
+    /// [`StreamEnd`] if the flow is over.
+    pub fn send_datagram(&mut self, id: StreamId, datagram: Bytes) -> Result<(), StreamEnd> {
+        let slot = self.slots.get_mut(&id).ok_or(StreamEnd::LOCAL)?;
+        let What::Flow(flow) = &mut slot.what else {
+            return Err(StreamEnd::LOCAL);
+        };
+        if let Some(end) = flow.ended {
+            return Err(end);
+        }
+        self.book.counters.datagrams_dropped += flow.outgoing.push(datagram);
+        self.book.make_ready(id, slot);
+        Ok(())
+    }
+
+    /// Gets the next datagram; `None`: an event will tell.
+    ///
+    /// # Errors
+    /// [`StreamEnd`] if the flow is over.
+    pub fn receive_datagram(&mut self, id: StreamId) -> Result<Option<Bytes>, StreamEnd> {
+        let Some(Slot { what: What::Flow(flow), .. }) = self.slots.get_mut(&id) else {
+            return Err(StreamEnd::LOCAL);
+        };
+        match (flow.read(), flow.ended) {
+            (Some(datagram), _) => Ok(Some(datagram)),
+            (None, Some(end)) => Err(end),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Tells how a detached stream ended (the daemon's side knows, because it held the socket).
+    pub fn close_detached(&mut self, id: StreamId, facts: StreamClosed) {
+        if let Some(slot) = self.slots.get_mut(&id)
+            && slot.what.sort() == Sort::Detached
+            && !slot.is_over
+        {
+            slot.what.end(StreamEnd::LOCAL);
+            self.book.conclude(id, slot, Some(facts));
+            self.forget_if_done(id);
+        }
+    }
+
+    /// Ends everything with the session: nothing will be sent any more. What came with its fin stays readable.
+    pub fn end_session(&mut self, end: End) {
+        let end = StreamEnd { how: How::Session, end };
+        self.book.control.clear();
+        for (id, slot) in &mut self.slots {
+            slot.what.end_with_session(end);
+            self.book.conclude(*id, slot, None);
+        }
+        self.slots.retain(|_, slot| !slot.is_done());
+    }
+
+    // ---- What the other side does ----
+
+    /// The other side opened a stream or flow.
+    ///
+    /// # Errors
+    /// [`Violation`] if the id is not its to choose, or not higher than every one before.
+    pub fn handle_open(&mut self, id: StreamId, sort: Sort) -> Result<Admission, Violation> {
+        self.handle_bad_open(id)?;
+        if self.book.is_full() {
+            return Ok(Admission::Full);
+        }
+        self.insert(id, sort, false);
+        Ok(Admission::Admitted)
+    }
+
+    /// The other side used up an id for an Open that is refused for its content.
+    ///
+    /// # Errors
+    /// As [`Streams::handle_open`].
+    pub fn handle_bad_open(&mut self, id: StreamId) -> Result<(), Violation> {
+        if id.opener() == self.book.config.role {
+            return Err(Violation::protocol("a stream opened with an id of the other side's"));
+        }
+        if id.number() <= self.book.last_opened_there {
+            return Err(Violation::protocol("a stream opened with an id not higher than the last"));
+        }
+        self.book.last_opened_there = id.number();
+        Ok(())
+    }
+
+    /// The other side said something about a stream.
+    ///
+    /// # Errors
+    /// [`Violation`] ends the session.
+    pub fn handle(&mut self, message: StreamMessage) -> Result<(), Violation> {
+        match message {
+            StreamMessage::Data { stream, payload, fin } => {
+                self.handle_data(stream, Payload::Shared(payload), fin)
+            }
+            StreamMessage::Window { stream, bytes } => self.handle_window(stream, bytes),
+            StreamMessage::Datagram { flow, payload } => self.handle_datagram(flow, &payload),
+            StreamMessage::Reset { stream, end } => self.handle_reset(stream, end),
+            StreamMessage::StopSending { stream, end } => self.handle_stop(stream, end),
+            StreamMessage::StreamClosed { stream, facts } => self.handle_closed(stream, facts),
+        }
+    }
+
+    /// The other side sent bytes.
+    ///
+    /// # Errors
+    /// [`Violation`] ends the session.
+    pub fn handle_data(&mut self, id: StreamId, payload: Payload<'_>, fin: bool) -> Result<(), Violation> {
+        if payload.len() > self.book.config.data_bytes_max as usize {
+            return Err(Violation {
+                code: Code::FRAME_TOO_LARGE,
+                what: "a Data payload over data_bytes_max",
+            });
+        }
+        let Some(slot) = live(&mut self.slots, &mut self.book, id)? else {
+            return Ok(());
+        };
+        let What::Stream { recv, .. } = &mut slot.what else {
+            return Err(Violation::protocol("Data for something that is no muxed stream"));
+        };
+        match recv.arrive(payload, fin) {
+            Arrival::AfterFin => return Err(Violation::protocol("Data after fin")),
+            Arrival::Overrun => self.book.reset(id, slot, End::new(Code::FLOW_CONTROL)),
+            Arrival::Taken => {
+                if recv.is_due() {
+                    self.book.events.push_back(Event::Readable(id));
+                }
+                if !fin {
+                    return Ok(());
+                }
+                self.book.settle(id, slot);
+            }
+        }
+        self.forget_if_done(id);
+        Ok(())
+    }
+}
+
+// The rest of what the other side does, what goes out, and the bookkeeping below it.
+mod wire;
+
+const fn handles(sort: Sort) -> u32 {
+    match sort {
+        Sort::Stream => 2,
+        Sort::Flow | Sort::Detached => 1,
+    }
+}
+
+impl What {
+    const fn sort(&self) -> Sort {
+        match self {
+            Self::Stream { .. } => Sort::Stream,
+            Self::Flow(_) => Sort::Flow,
+            Self::Detached { .. } => Sort::Detached,
+        }
+    }
+
+    const fn is_over(&self) -> bool {
+        match self {
+            Self::Stream { send, recv } => send.is_over() && recv.is_over(),
+            Self::Flow(flow) => flow.ended.is_some(),
+            Self::Detached { ended } => ended.is_some(),
+        }
+    }
+
+    fn end(&mut self, end: StreamEnd) {
+        match self {
+            Self::Stream { send, recv } => {
+                send.end(end);
+                recv.end(end);
+            }
+            Self::Flow(flow) => {
+                flow.outgoing.clear();
+                flow.incoming.clear();
+                flow.ended.get_or_insert(end);
+            }
+            Self::Detached { ended } => {
+                ended.get_or_insert(end);
+            }
+        }
+    }
+
+    fn end_with_session(&mut self, end: StreamEnd) {
+        match self {
+            Self::Stream { send, recv } => {
+                send.end(end);
+                recv.end_with_session(end);
+            }
+            Self::Flow(_) | Self::Detached { .. } => self.end(end),
+        }
+    }
+}
+
+impl Slot {
+    const fn sender(&mut self) -> Option<&mut Sender> {
+        match &mut self.what {
+            What::Stream { send, .. } => Some(send),
+            What::Flow(_) | What::Detached { .. } => None,
+        }
+    }
+
+    const fn receiver(&mut self) -> Option<&mut Receiver> {
+        match &mut self.what {
+            What::Stream { recv, .. } => Some(recv),
+            What::Flow(_) | What::Detached { .. } => None,
+        }
+    }
+
+    const fn is_done(&self) -> bool {
+        self.is_over && self.holders == 0
+    }
+}
+
+impl Role {
+    /// What our own reset is called in StreamClosed: the daemon acts for the other plugin.
+    const fn own_cause(self) -> Cause {
+        match self {
+            Self::Daemon => Cause::ResetRemote,
+            Self::Plugin => Cause::ResetLocal,
+        }
+    }
+
+    const fn other_cause(self) -> Cause {
+        self.other().own_cause()
+    }
+}
