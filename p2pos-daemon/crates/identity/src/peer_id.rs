@@ -72,7 +72,8 @@ impl PeerId {
 
     /// Returns the same key as an X25519 public key (RFC 7748), for the Noise handshake.
     ///
-    /// Cannot fail: the keys that must not be used this way were refused by [`PeerId::from_bytes`].
+    /// Cannot fail: the keys that must not be used this way were refused by [`PeerId::from_bytes`]. Do not tell people
+    /// apart by it: a key and its negative, two PeerIds, have the same.
     #[must_use]
     pub fn x25519_public(&self) -> [u8; 32] {
         self.point().to_montgomery().to_bytes()
@@ -92,10 +93,11 @@ impl PeerId {
         Self(key.to_bytes())
     }
 
-    /// Takes back bytes that once came out of a `PeerId` and have not left our hands since (our own database).
+    /// Takes back bytes that once came out of a `PeerId` and have been in our own file since. Only an accident can have
+    /// changed them, so only what would make later use panic is checked; `None` if it happened.
     #[cfg(feature = "store")]
-    pub(crate) fn from_own_record(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub(crate) fn from_own_record(bytes: [u8; 32]) -> Option<Self> {
+        CompressedEdwardsY(bytes).decompress().map(|_| Self(bytes))
     }
 
     fn point(&self) -> EdwardsPoint {
@@ -183,6 +185,16 @@ mod tests {
         let mut bytes = [0; 32];
         bytes[0] = 2;
         assert_eq!(PeerId::from_bytes(bytes), Err(WeakKey::NotAPoint));
+    }
+
+    #[test]
+    fn a_key_and_its_negative_are_two_names_with_one_x25519_form() {
+        let peer = crate::SecretKey::from_seed([1; 32]).peer_id();
+        let mut negative = *peer.as_bytes();
+        negative[31] ^= 0x80;
+        let negative = PeerId::from_bytes(negative).unwrap();
+        assert_ne!(negative, peer);
+        assert_eq!(negative.x25519_public(), peer.x25519_public());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A petname from a backup, a plugin's log line or a peer's refusal text may carry terminal commands, line breaks that
 //! forge a second log line, or marks that turn the reading direction, so that a name looks like another one. Whatever
 //! comes from outside is shown through [`Untrusted`]: harmless characters pass unchanged, all others become `\u{..}`.
+//! The price: joiners that some scripts and composed emoji need are invisible too, and are shown escaped.
 //!
 //! Refuses to know: HTML, and whether a name lies by looking similar (a petname is the user's own choice; DESIGN 8).
 

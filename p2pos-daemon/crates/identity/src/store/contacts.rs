@@ -8,7 +8,11 @@
 //! Names never identify: the PeerId does, and the petname is this user's own word for it (DESIGN section 8). Refuses to
 //! know: whether an address works, who is online, what a trust state permits, what time it is.
 
-use std::{fmt, path::Path, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
@@ -159,6 +163,7 @@ pub enum ContactsError {
 #[derive(Debug)]
 pub struct Contacts {
     database: Database,
+    path: PathBuf,
 }
 
 impl Contacts {
@@ -170,7 +175,7 @@ impl Contacts {
         let file = match private_file::open(path, true)? {
             Some(file) => file,
             None => {
-                private_file::create_folder(path.parent().unwrap_or_else(|| Path::new(".")))?;
+                private_file::create_folder(private_file::folder_of(path))?;
                 private_file::create(path, |file| create_tables(file, path))?;
                 private_file::open(path, true)?.ok_or_else(|| damaged(path, "it vanished"))?
             }
@@ -179,7 +184,7 @@ impl Contacts {
         let read = database.begin_read().map_err(storage)?;
         let meta = read.open_table(META).map_err(|_| damaged(path, "it has no schema"))?;
         match meta.get(META_SCHEMA).map_err(storage)?.map(|schema| schema.value()) {
-            Some(SCHEMA) => Ok(Self { database }),
+            Some(SCHEMA) => Ok(Self { database, path: path.to_owned() }),
             Some(found) if found > SCHEMA => Err(ContactsError::Newer { found }),
             Some(_) | None => Err(damaged(path, "it has no schema")),
         }
@@ -201,7 +206,7 @@ impl Contacts {
             if people.len().map_err(storage)? >= CONTACTS_MAX as u64 {
                 return Err(ContactsError::Full);
             }
-            claim_name(write, &contact.petname, &contact.peer)?;
+            self.claim_name(write, &contact.petname, &contact.peer)?;
             people.insert(contact.peer.as_bytes(), row_of(contact)).map_err(storage)?;
             Ok(())
         })
@@ -228,7 +233,7 @@ impl Contacts {
         let Some(peer) = names.get(&*folded(petname)).map_err(storage)? else {
             return Ok(None);
         };
-        let peer = PeerId::from_own_record(*peer.value());
+        let peer = self.person(peer.value())?;
         let people = read.open_table(PEOPLE).map_err(storage)?;
         let row = people.get(peer.as_bytes()).map_err(storage)?;
         Ok(row.map(|row| contact_of(peer, row.value())))
@@ -244,7 +249,7 @@ impl Contacts {
         let mut contacts = Vec::new();
         for entry in people.iter().map_err(storage)? {
             let (peer, row) = entry.map_err(storage)?;
-            contacts.push(contact_of(PeerId::from_own_record(*peer.value()), row.value()));
+            contacts.push(contact_of(self.person(peer.value())?, row.value()));
         }
         contacts.sort_by_cached_key(|contact| folded(&contact.petname));
         Ok(contacts)
@@ -259,7 +264,7 @@ impl Contacts {
         self.update(peer, |write, contact| {
             let old = folded(&contact.petname);
             write.open_table(NAMES).map_err(storage)?.remove(&*old).map_err(storage)?;
-            claim_name(write, petname, peer)?;
+            self.claim_name(write, petname, peer)?;
             contact.petname = petname.to_owned();
             Ok(())
         })
@@ -331,6 +336,26 @@ impl Contacts {
             Ok(contact)
         })
     }
+
+    /// Gives a name to a person inside a transaction, unless another person has it.
+    fn claim_name(
+        &self,
+        write: &WriteTransaction,
+        petname: &str,
+        peer: &PeerId,
+    ) -> Result<(), ContactsError> {
+        let mut names = write.open_table(NAMES).map_err(storage)?;
+        let owner = names.get(&*folded(petname)).map_err(storage)?.map(|owner| self.person(owner.value()));
+        if let Some(owner) = owner {
+            return Err(ContactsError::PetnameTaken { petname: petname.to_owned(), peer: owner? });
+        }
+        names.insert(&*folded(petname), peer.as_bytes()).map_err(storage)?;
+        Ok(())
+    }
+
+    fn person(&self, stored: &[u8; 32]) -> Result<PeerId, ContactsError> {
+        PeerId::from_own_record(*stored).ok_or_else(|| damaged(&self.path, "it holds a key that is none"))
+    }
 }
 
 impl Trust {
@@ -399,18 +424,6 @@ fn open_database(file: std::fs::File, path: &Path) -> Result<Database, ContactsE
         }
         Err(error) => Err(damaged(path, &error.to_string())),
     }
-}
-
-/// Gives a name to a person inside a transaction, unless another person has it.
-fn claim_name(write: &WriteTransaction, petname: &str, peer: &PeerId) -> Result<(), ContactsError> {
-    let mut names = write.open_table(NAMES).map_err(storage)?;
-    let owner = names.get(&*folded(petname)).map_err(storage)?.map(|peer| *peer.value());
-    if let Some(owner) = owner {
-        let peer = PeerId::from_own_record(owner);
-        return Err(ContactsError::PetnameTaken { petname: petname.to_owned(), peer });
-    }
-    names.insert(&*folded(petname), peer.as_bytes()).map_err(storage)?;
-    Ok(())
 }
 
 fn check_addresses(addresses: &[String]) -> Result<(), ContactsError> {
@@ -604,6 +617,27 @@ mod tests {
         assert!(
             matches!(Contacts::open(&book.path), Err(ContactsError::Newer { found }) if found == SCHEMA + 1)
         );
+    }
+
+    #[test]
+    fn a_key_that_the_disk_spoilt_is_damage_and_no_panic_later() {
+        let book = Book::new();
+        let contacts = book.contacts();
+        let mut spoilt = [0; 32];
+        spoilt[0] = 2;
+        let written = contacts.change(|write| {
+            write
+                .open_table(PEOPLE)
+                .map_err(storage)?
+                .insert(&spoilt, (0, 0, "bo", Vec::new()))
+                .map_err(storage)?;
+            write.open_table(NAMES).map_err(storage)?.insert("bo", &spoilt).map_err(storage)?;
+            Ok(())
+        });
+        written.unwrap();
+        assert!(matches!(contacts.list(), Err(ContactsError::Damaged { .. })));
+        assert!(matches!(contacts.by_petname("bo"), Err(ContactsError::Damaged { .. })));
+        assert!(matches!(contacts.add(&contact(1, "bo")), Err(ContactsError::Damaged { .. })));
     }
 
     #[test]

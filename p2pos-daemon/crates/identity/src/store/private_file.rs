@@ -94,7 +94,6 @@ pub(super) fn create<E: From<PrivateFileError>>(
     path: &Path,
     write: impl FnOnce(File) -> Result<(), E>,
 ) -> Result<Creation, E> {
-    let folder = folder_of(path);
     let passing = Passing::new(path)?;
     let options = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).clone();
     let file = options.open(&passing.0).map_err(|source| failed("create", &passing.0, source))?;
@@ -107,16 +106,23 @@ pub(super) fn create<E: From<PrivateFileError>>(
         Err(source) => return Err(failed("create", path, source).into()),
     };
     drop(passing);
-    let folder_file = File::open(folder).map_err(|source| failed("open", folder, source))?;
-    folder_file.sync_all().map_err(|source| failed("sync", folder, source))?;
+    sync_folder(folder_of(path))?;
     Ok(creation)
 }
 
-/// Makes a folder and its parents, for the owner only. One that exists stays as it is.
+/// Makes a folder and its parents, for the owner only, and sees them onto the disk. One that exists stays as it is.
 pub(super) fn create_folder(path: &Path) -> Result<(), PrivateFileError> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(DIRECTORY_MODE);
-    builder.create(path).map_err(|source| failed("create", path, source))
+    builder.create(path).map_err(|source| failed("create", path, source))?;
+    missing.into_iter().try_for_each(|folder| sync_folder(folder_of(folder)))
+}
+
+/// Returns the folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Builds the error for an operation on `path` that the system refused.
@@ -131,26 +137,37 @@ pub(super) fn quoted(path: &Path) -> String {
     if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
+fn sync_folder(folder: &Path) -> Result<(), PrivateFileError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| failed("sync", folder, source))
+}
+
 /// Looks at the file that was opened, not at the name: nobody can change what is behind it in between.
 fn check(file: &File, path: &Path) -> Result<(), PrivateFileError> {
     let metadata = file.metadata().map_err(|source| failed("examine", path, source))?;
-    let path = path.to_owned();
-    let ours = rustix::process::geteuid().as_raw();
-    if !metadata.is_file() {
-        return Err(PrivateFileError::NotAFile { path });
-    }
-    if metadata.uid() != ours {
-        return Err(PrivateFileError::ForeignOwner { path, owner: metadata.uid(), ours });
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & OTHERS_MASK != 0 {
-        return Err(PrivateFileError::TooOpen { path, mode });
-    }
-    Ok(())
+    let facts = Facts { is_file: metadata.is_file(), owner: metadata.uid(), mode: metadata.mode() & 0o7777 };
+    judge(path, &facts, rustix::process::geteuid().as_raw())
 }
 
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+/// What the system says about a file.
+struct Facts {
+    is_file: bool,
+    owner: u32,
+    mode: u32,
+}
+
+fn judge(path: &Path, facts: &Facts, ours: u32) -> Result<(), PrivateFileError> {
+    let path = path.to_owned();
+    if !facts.is_file {
+        return Err(PrivateFileError::NotAFile { path });
+    }
+    if facts.owner != ours {
+        return Err(PrivateFileError::ForeignOwner { path, owner: facts.owner, ours });
+    }
+    if facts.mode & OTHERS_MASK != 0 {
+        return Err(PrivateFileError::TooOpen { path, mode: facts.mode });
+    }
+    Ok(())
 }
 
 /// A name beside the real one that nobody else uses, removed again when dropped.
@@ -222,6 +239,14 @@ mod tests {
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         assert!(open(&path, false).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused_whatever_its_mode() {
+        let facts = Facts { is_file: true, owner: 1001, mode: FILE_MODE };
+        let error = judge(Path::new("/home/ana/key"), &facts, 1000).unwrap_err();
+        assert!(error.to_string().ends_with("chown 1000 /home/ana/key"), "{error}");
+        assert!(judge(Path::new("/home/ana/key"), &facts, 1001).is_ok());
     }
 
     #[test]
