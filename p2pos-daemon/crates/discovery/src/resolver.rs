@@ -47,9 +47,10 @@ pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(4);
 /// out names behind a slow home router, double would be felt at every dial of a peer with one stale name.
 pub const RESOLVE_GRACE: Duration = Duration::from_millis(500);
 
-/// Keeps addresses by PeerId and resolves them. Share it by `Arc`.
+/// Keeps addresses by PeerId and resolves them. A clone is another handle to the same addresses.
+#[derive(Clone)]
 pub struct Resolver {
-    peers: Mutex<BTreeMap<PeerId, Vec<HostPort>>>,
+    peers: Arc<Mutex<BTreeMap<PeerId, Vec<HostPort>>>>,
     lookups: Arc<Semaphore>,
     lookup: Arc<Lookup>,
 }
@@ -133,7 +134,7 @@ impl Resolver {
         lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
         let lookups = Arc::new(Semaphore::new(LOOKUPS_AT_ONCE_MAX));
-        Self { peers: Mutex::default(), lookups, lookup: Arc::new(lookup) }
+        Self { peers: Arc::default(), lookups, lookup: Arc::new(lookup) }
     }
 
     /// Keeps these addresses for a peer in place of those kept before. None at all forgets the peer.
@@ -361,9 +362,8 @@ mod tests {
             Ok(Vec::new())
         });
         resolver.set(peer(), addresses(&["slow.example:1", "203.0.113.5:4000"])).unwrap();
-        let resolver = Arc::new(resolver);
         let resolving = tokio::spawn({
-            let resolver = Arc::clone(&resolver);
+            let resolver = resolver.clone();
             async move { resolver.resolve(&peer()).await }
         });
         tokio::task::yield_now().await;
@@ -389,10 +389,9 @@ mod tests {
             .map(|number| format!("n{number}.example:1").parse().unwrap())
             .collect();
         resolver.set(peer(), names).unwrap();
-        let resolver = Arc::new(resolver);
         for _ in 0..3 {
             let resolving = tokio::spawn({
-                let resolver = Arc::clone(&resolver);
+                let resolver = resolver.clone();
                 async move { resolver.resolve(&peer()).await }
             });
             tokio::task::yield_now().await;
