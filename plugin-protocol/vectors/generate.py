@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the golden vectors of the plugin protocol: frames.json, malformed.json, handshake.json.
+"""Makes the golden vectors of the plugin protocol: frames.json, malformed.json, handshake.json, and SPEC.md's hex dump.
 
 A second opinion on plugin.proto: the encoder below was written by hand from the comments of the .proto and from the
 protobuf wire rules, and shares nothing with any implementation that is checked against its output. Only the standard
 library is used. What it refuses to know: sockets, and the SDKs.
 
-    python3 generate.py           writes the three files beside itself
+    python3 generate.py           writes the three files beside itself, and the dump into ../SPEC.md
     python3 generate.py --check   exits 1 if the files on disk differ
 
 The layout of the files is described in SPEC.md, section 12.
@@ -16,6 +16,7 @@ import hmac
 import json
 import pathlib
 import sys
+import textwrap
 
 FORMAT = "p2pos-plugin-vectors/1"
 HERE = pathlib.Path(__file__).resolve().parent
@@ -810,7 +811,26 @@ def proof(secret, client_nonce, server_nonce):
 
 
 def step(sender, name, rid=0, /, **values):
-    return {"from": sender, "name": name, "hex": frame(name, rid, **values).hex()}
+    return {"from": sender, "name": name, "text": plainly(name, rid, values), "hex": frame(name, rid, **values).hex()}
+
+
+def plainly(name, rid, values):
+    """A message as one reads it: Open rid 1: stream 1, peer "p2p1...", ..."""
+    title = name.title().replace("_", "") + (f" rid {rid}" if rid else "")
+    kinds = {field: kind.lstrip("*?") for _, field, kind in BODIES.get(name, (0, PARTS.get(name, [])))[1]}
+    parts = [f"{field} {worded(kinds[field], value)}" for field, value in values.items()]
+    return title + (": " + ", ".join(parts) if parts else "")
+
+
+def worded(kind, value):
+    if isinstance(value, list):
+        return "[" + ", ".join(worded(kind, item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} {json.dumps(x)}" for k, x in value.items()) + "}"
+    if kind == "bytes":
+        raw = bytes.fromhex(value)
+        return json.dumps(raw.decode()) if raw.isascii() else value
+    return value if kind in ENUMS else json.dumps(value)
 
 
 def handshake():
@@ -870,14 +890,36 @@ def files():
     }
 
 
+SPEC = HERE.parent / "SPEC.md"
+DUMP_START = "<!-- first-exchange: made by vectors/generate.py -->\n"
+DUMP_END = "<!-- end -->\n"
+
+
+def dump(steps):
+    """The first exchange as SPEC.md shows it: who, what, and every byte."""
+    lines = ["```"]
+    for part in steps:
+        lines += textwrap.wrap(f"{'>' if part['from'] == P else '<'} {part['text']}", 118, subsequent_indent="    ")
+        data = bytes.fromhex(part["hex"])
+        for start in range(0, len(data), 32):
+            chunk = data[start:start + 32]
+            lines.append("    " + "  ".join(chunk[i:i + 16].hex(" ") for i in range(0, len(chunk), 16)))
+    return "\n".join([*lines, "```"]) + "\n"
+
+
+def spec_with_dump():
+    before, rest = SPEC.read_text(encoding="utf-8").split(DUMP_START)
+    after = rest[rest.index(DUMP_END):]
+    return before + DUMP_START + dump(handshake()["first_exchange"]) + after
+
+
 def main(arguments):
     stale = []
-    for name, content in files().items():
-        text = rows(content) + "\n"
-        path = HERE / name
+    texts = {HERE / name: rows(content) + "\n" for name, content in files().items()} | {SPEC: spec_with_dump()}
+    for path, text in texts.items():
         if arguments == ["--check"]:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
-                stale.append(name)
+                stale.append(path.name)
         else:
             path.write_text(text, encoding="utf-8")
     for name in stale:
