@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from . import messages as m
+from .codes import Code
 from .errors import ConnectError, LaunchError, MisuseError, P2posError, RequestTimeout
 from .launch import CONNECT_TIMEOUT_S, Launch
 from .link import Link, attach, call
@@ -395,7 +396,7 @@ class Plugin:
             self._plan_flush()
             if isinstance(late, P2posError):
                 raise
-            raise RequestTimeout("the daemon did not answer in time", code=207) from None
+            raise RequestTimeout("the daemon did not answer in time", code=Code.TIMEOUT) from None
         except asyncio.CancelledError:
             self._session.cancel(rid)
             self._plan_flush()

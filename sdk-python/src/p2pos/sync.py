@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from . import messages as m
+from .codes import Code
 from .engine import Engine
 from .errors import ConnectError, MisuseError, P2posError, RequestTimeout, SessionEnded
 from .launch import CONNECT_TIMEOUT_S, Launch
@@ -251,7 +252,7 @@ class Plugin:
         answer = self._engine.until(rid, lambda: self._desk.take_answer(rid), timeout)
         if answer is None:
             self._engine.do(lambda: self._session.cancel(rid))
-            raise RequestTimeout("the daemon did not answer in time", code=207)
+            raise RequestTimeout("the daemon did not answer in time", code=Code.TIMEOUT)
         return answer
 
     def _until(
@@ -288,19 +289,20 @@ class _Accepting:
     def __iter__(self) -> Iterator[Stream | DetachedStream]:
         desk = self._plugin._desk
 
-        def take() -> Offer | m.Shutdown | None:
+        def take() -> tuple[Offer | None] | None:
             if desk.shutdown is not None:
-                return desk.shutdown
-            return desk.take_offer(self._protocol, self._refuse, is_flow=False)
+                return (None,)
+            offer = desk.take_offer(self._protocol, self._refuse, is_flow=False)
+            return None if offer is None else (offer,)
 
         while True:
             try:
-                offer = self._plugin._until(BELL_INCOMING + self._protocol, take, None)
+                (offer,) = self._plugin._until(BELL_INCOMING + self._protocol, take, None)
             except SessionEnded as end:
-                if end.code == 105:
+                if end.code == Code.SHUTTING_DOWN:
                     return
                 raise
-            if isinstance(offer, m.Shutdown):
+            if offer is None:
                 return
             yield self._made(offer)
 

@@ -1,0 +1,51 @@
+"""Reads the golden vectors; helpers for tests that use them."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from p2pos import messages as m
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+PROTOCOL = ROOT / "plugin-protocol"
+
+
+def load(name: str) -> Any:
+    return json.loads((PROTOCOL / "vectors" / name).read_text(encoding="utf-8"))
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+
+
+def plain(message: m.Message) -> dict[str, Any]:
+    """A message in the form of frames.json."""
+    out: dict[str, Any] = {}
+    for name, wire in m.wires_of(type(message)):
+        value = getattr(message, name)
+        if value is None or (not value and not wire.oneof and not isinstance(value, m.Message)):
+            continue
+        out[name] = [_plain(wire, item) for item in value] if wire.repeated else _plain(wire, value)
+    return out
+
+
+def _plain(wire: m.Wire, value: Any) -> Any:
+    if isinstance(value, m.Message):
+        return plain(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return wire.enum_type(value).name if wire.enum_type else value
+
+
+def frames_of(data: bytes) -> list[tuple[int, m.Message | None]]:
+    """Cuts bytes into frames and decodes them."""
+    out = []
+    while data:
+        length = int.from_bytes(data[:4], "big")
+        assert len(data) >= 4 + length
+        out.append(m.decode_frame(data[4 : 4 + length]))
+        data = data[4 + length :]
+    return out
