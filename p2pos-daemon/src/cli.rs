@@ -5,6 +5,9 @@
 
 mod args;
 mod contacts;
+mod dial;
+#[cfg(test)]
+mod golden;
 mod identity;
 mod output;
 mod ping;
@@ -22,12 +25,12 @@ use clap_complete::Shell;
 use p2pos_control::{Client, Document, Failure, Request};
 use tokio::runtime;
 
-use self::args::{Command, CommandLine};
+use self::args::{Command, CommandLine, Demo, Up};
 pub(crate) use self::output::Output;
 pub(crate) use self::table::Table;
 pub(crate) use self::units::{duration_s, micros};
-use crate::demo;
 use crate::paths::{Paths, Surroundings};
+use crate::{app, demo};
 
 /// What every command has at hand.
 #[derive(Debug)]
@@ -68,17 +71,25 @@ fn done(line: CommandLine, output: Output) -> Result<(), Failure> {
     let paths = Paths::choose(line.data_dir.as_deref(), &Surroundings::of_process())?;
     let context = Context { paths, output };
     match line.command {
-        Command::Up(up) => Err(Failure::failed(format!("not yet: {up:?}"))),
+        Command::Up(up) => self::up(context, &up),
         Command::Status => on_runtime(context.show(Request::Status)),
         Command::Id(id) => identity::run(&context, id),
         Command::Contacts(command) => on_runtime(contacts::run(&context, command)),
         Command::Plugins(command) => on_runtime(plugins::run(&context, command)),
-        Command::Dial(dial) => Err(Failure::failed(format!("not yet: {dial:?}"))),
+        Command::Dial(dial) => on_runtime(dial::run(&context, dial)),
         Command::Ping(ping) => on_runtime(ping::run(&context, ping)),
         Command::Config(command) => settings::run(&context, command),
-        Command::Demo(demo) => Err(Failure::failed(format!("not yet: {demo:?}"))),
+        Command::Demo(Demo { peers, bytes, keep }) => {
+            on_runtime(demo::run(demo::Orders { peers, bytes, keep }, context.output))
+        }
         Command::Completions { shell } => completions(&context, shell),
     }
+}
+
+fn up(context: Context, up: &Up) -> Result<(), Failure> {
+    let loaded = settings::load(&context)?;
+    let orders = app::Orders { port: up.port, until_stdin_closes: up.until_stdin_closes };
+    on_runtime(app::run(context.paths, &loaded, orders, context.output))
 }
 
 /// Runs one command on a runtime of its own, on this thread.

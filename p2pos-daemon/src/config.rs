@@ -10,6 +10,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use p2pos_control::{Failure, Problem, Setting, Settings};
+use p2pos_relay::RelayMode;
 use tracing::level_filters::LevelFilter;
 
 use self::file::{ConfigFile, Found};
@@ -38,27 +39,6 @@ pub(crate) enum Strangers {
     Refuse,
     /// They get one, and reach what a plugin offers to anyone.
     Admit,
-}
-
-/// For whom we relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RelayMode {
-    /// For nobody.
-    Off,
-    /// For contacts.
-    Contacts,
-    /// For anyone, within limits.
-    Community,
-}
-
-impl RelayMode {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Contacts => "contacts",
-            Self::Community => "community",
-        }
-    }
 }
 
 /// Everything known about the settings: the values, their origins, what is wrong.
@@ -154,11 +134,7 @@ impl Loaded {
                 Strangers::Admit
             },
             plugins_dir: (!plugins_dir.is_empty()).then(|| PathBuf::from(plugins_dir)),
-            relay: match self.text("relay.mode") {
-                "contacts" => RelayMode::Contacts,
-                "community" => RelayMode::Community,
-                _ => RelayMode::Off,
-            },
+            relay: self.text("relay.mode").parse().expect("the table checked that it is a mode"),
             log_level: self.text("log.level").parse().expect("the table checked that it is a level"),
         })
     }

@@ -1,11 +1,11 @@
 //! Questions about contacts, answered from the address book: by the daemon, which holds it open, or by the command line
 //! itself while no daemon runs. One place for both, so that the answers cannot differ.
 
-use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use p2pos_control::{Contact as ContactDocument, ContactList, ContactRequest, Document, Exit, Failure};
-use p2pos_identity::{Contact, Contacts, ContactsError, ParsePeerIdError, PeerId, Trust};
+use p2pos_discovery::HostPort;
+use p2pos_identity::{Contact, Contacts, ContactsError, ParsePeerIdError, PeerId, Trust, Untrusted};
 
 use crate::config::nearest;
 
@@ -74,17 +74,12 @@ fn parse_peer_id(text: &str) -> Result<PeerId, Failure> {
     text.parse().map_err(|error: ParsePeerIdError| Failure::usage(error.to_string()))
 }
 
-/// An address without a port would only be noticed when it fails to connect.
+/// An address that is none would only be noticed when it is dialled.
 fn check_addresses(addresses: &[String]) -> Result<(), Failure> {
     for address in addresses {
-        let has_port = address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
-        let is_bare_ipv6 = address.matches(':').count() > 1 && address.parse::<SocketAddr>().is_err();
-        if !has_port || is_bare_ipv6 {
-            return Err(Failure::usage(format!("\"{address}\" is no HOST:PORT"))
-                .next("for example 192.0.2.7:41733, [2001:db8::7]:41733 or home.example.org:41733"));
-        }
+        address
+            .parse::<HostPort>()
+            .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(address))))?;
     }
     Ok(())
 }

@@ -111,10 +111,23 @@ async fn logs(context: &Context, logs: Logs) -> Result<(), Failure> {
 }
 
 fn check(context: &Context, dir: &Path) -> Result<(), Failure> {
-    let report = check_report(dir)?;
-    let broken = report.problems.iter().any(|problem| problem.is_error);
+    if !dir.is_dir() {
+        return Err(Failure::not_found(format!("there is no folder {}", dir.display())));
+    }
+    let found = p2pos_host::check(dir);
+    let is_working = found.errors.is_empty();
+    let problem = |is_error: bool| {
+        move |problem: &p2pos_host::Problem| Problem {
+            is_error,
+            place: format!("{}:{}:{}", problem.file, problem.line, problem.column),
+            message: problem.text.clone(),
+        }
+    };
+    let errors = found.errors.iter().map(problem(true));
+    let problems = errors.chain(found.warnings.iter().map(problem(false))).collect();
+    let report = CheckReport { directory: dir.display().to_string(), id: found.id, problems };
     context.output.document(&Document::Check(report))?;
-    if broken { Err(Failure::usage(format!("{} is no working plugin", dir.display()))) } else { Ok(()) }
+    if is_working { Ok(()) } else { Err(Failure::usage(format!("{} is no working plugin", dir.display()))) }
 }
 
 /// Runs the author's process in the author's terminal. The daemon knows the plugin for as long as we hold the
@@ -124,8 +137,8 @@ async fn run_own(context: &Context, dir: &Path, command: Vec<OsString>) -> Resul
         dir.canonicalize().map_err(|error| Failure::not_found(format!("{}: {error}", dir.display())))?;
     let mut daemon = context.daemon().await?;
     let text = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is not UTF-8"))?.to_owned();
-    let session = match daemon.call(Request::PluginRun { dir: text }).await? {
-        Document::Session(session) => session,
+    let session = match daemon.ask(Request::PluginRun { dir: text }).await?.next().await? {
+        Step::Item(Document::Session(session)) => session,
         other => return Err(Failure::failed(format!("the daemon answered something else: {other:?}"))),
     };
     let status = run_child(&dir, &session, command).await?;
@@ -160,7 +173,4 @@ async fn run_child(dir: &Path, session: &ToolSession, command: Vec<OsString>) ->
             }
         }
     }
-}
-fn check_report(dir: &Path) -> Result<CheckReport, Failure> {
-    Err(Failure::failed(format!("{dir:?} stub {:?}", None::<Problem>)))
 }

@@ -74,7 +74,6 @@ fn status(status: &Status) -> String {
         &format!("{}, up {}, process {}", status.version, duration_s(status.uptime_s), status.pid),
     );
     facts.add("UDP port", &status.udp_port.to_string());
-    facts.add("relaying", &format!("{} for others", status.relay));
     facts.add("plugins", &format!("{} running of {}", status.plugins_running, status.plugins));
     facts.add("contacts", &status.contacts.to_string());
     facts.add("data", &status.data_dir);
@@ -173,7 +172,7 @@ fn ping_round(round: &PingRound) -> String {
     match (round.rtt_us, &round.path) {
         (Some(rtt), Some(path)) => format!("{}  {}  {path}\n", round.seq, micros(rtt)),
         (Some(rtt), None) => format!("{}  {}\n", round.seq, micros(rtt)),
-        (None, _) => format!("{}  no answer: {}\n", round.seq, Untrusted(&round.why)),
+        (None, _) => format!("{}  {}\n", round.seq, Untrusted(&round.why)),
     }
 }
 

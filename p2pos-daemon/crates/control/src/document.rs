@@ -83,8 +83,6 @@ pub struct Status {
     pub data_dir: String,
     /// The UDP port that peers reach.
     pub udp_port: u16,
-    /// `off`, `contacts` or `community`.
-    pub relay: String,
     /// How many plugins there are.
     pub plugins: u32,
     /// How many of them run.
@@ -231,10 +229,6 @@ pub struct CheckReport {
     pub directory: String,
     /// The plugin's id, if the manifest could be read that far.
     pub id: Option<String>,
-    /// ProtocolNames that it would offer.
-    pub protocols: Vec<String>,
-    /// Permissions that it would ask for, in words.
-    pub asks: Vec<String>,
     /// What is wrong; errors first.
     pub problems: Vec<Problem>,
 }

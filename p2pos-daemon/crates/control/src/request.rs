@@ -66,8 +66,8 @@ pub enum Request {
         /// Then every new line, until the asker leaves.
         follow: bool,
     },
-    /// A launch environment for a plugin that its author starts himself. Answer: `ToolSession`. The plugin is
-    /// known for as long as this connection stands.
+    /// A launch environment for a plugin that its author starts himself. Item: `ToolSession`; there is no last word,
+    /// because the plugin is known until the asker leaves.
     PluginRun {
         /// The plugin's directory, absolute.
         dir: String,
@@ -137,14 +137,13 @@ impl Request {
             | Self::Contacts(_)
             | Self::PluginList
             | Self::PluginInfo { .. }
-            | Self::PluginRun { .. }
             | Self::Tool { .. } => Some(QUICK),
             Self::PluginStop { .. } | Self::PluginDisable { .. } => Some(STOP),
             Self::PluginEnable { .. } | Self::PluginStart { .. } => Some(START),
             Self::PluginRestart { .. } => Some(START.saturating_add(STOP)),
             Self::PluginLogs { follow, .. } => (!follow).then_some(QUICK),
             // Each round has its own deadline; how many there are is the asker's choice.
-            Self::Ping { .. } => None,
+            Self::Ping { .. } | Self::PluginRun { .. } => None,
         }
     }
 }

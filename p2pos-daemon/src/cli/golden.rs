@@ -1,0 +1,261 @@
+//! Golden files: every document as people and as programs see it, compared with `tests/golden`.
+//!
+//! After a change that is meant: `P2POS_GOLDEN=write cargo test -p p2pos golden`, and read the difference.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use p2pos_control::{
+    CheckReport, Contact, ContactList, DemoChat, DemoPath, DemoReport, DemoRoundTrip, DemoTransfer, Document,
+    Done, Exit, Failure, Identity, LogLine, PeerStatus, PingReport, PingRound, PluginDetail, PluginList,
+    PluginRow, Problem, Setting, Settings, Status,
+};
+
+use super::render::render;
+
+const ME: &str = "p2p1qm4h247ypd2jq8060wru9tmcf3y32d0g4xg0sdjwhnku0estjfxnqzlekqw";
+const BO: &str = "p2p1qlst7ra6k49pggyjy4f03k0c6d8knjn2f7jnh4vtwegn4z85zmz9s8ff25f";
+/// What a plugin or a peer would write to take over a terminal.
+const HOSTILE: &str = "\x1b]0;owned\x07\x1b[2Jhi\r\n\u{202e}evil";
+
+#[test]
+fn documents_for_people_and_programs_are_as_agreed() {
+    let write = env::var_os("P2POS_GOLDEN").is_some_and(|value| value == "write");
+    let mut differing = Vec::new();
+    for (name, document) in samples() {
+        let json = serde_json::to_string_pretty(&document).unwrap() + "\n";
+        for (file, text) in [(format!("{name}.txt"), render(&document)), (format!("{name}.json"), json)] {
+            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(&file);
+            if write {
+                fs::write(&path, &text).unwrap();
+            } else if fs::read_to_string(&path).unwrap_or_default() != text {
+                differing.push(format!("{file} should be\n{text}"));
+            }
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn nothing_hostile_reaches_the_terminal() {
+    for (name, document) in samples() {
+        let text = render(&document);
+        let strange =
+            text.chars().find(|&letter| letter != '\n' && !p2pos_identity::Untrusted::is_harmless(letter));
+        assert_eq!(strange, None, "{name}");
+    }
+}
+
+fn samples() -> Vec<(&'static str, Document)> {
+    vec![
+        ("done", Document::Done(Done { what: "network.port is 4000".into() })),
+        (
+            "error",
+            Document::Error(
+                Failure::new(Exit::NotFound, "there is no contact \"ob\"").next("did you mean bo?"),
+            ),
+        ),
+        ("status", Document::Status(status())),
+        ("status-alone", Document::Status(Status { peers: Vec::new(), ..status() })),
+        ("identity", Document::Identity(identity())),
+        ("contacts", Document::Contacts(ContactList { contacts: vec![contact("bo"), contact(HOSTILE)] })),
+        ("contacts-none", Document::Contacts(ContactList::default())),
+        ("contact", Document::Contact(contact("bo"))),
+        ("plugins", Document::Plugins(PluginList { plugins: vec![chat(), echo()] })),
+        ("plugin", Document::Plugin(Box::new(detail()))),
+        ("plugin-log", Document::LogLine(log_line())),
+        ("plugin-check", Document::Check(check())),
+        ("ping-round", Document::PingRound(round(Some(1_250)))),
+        ("ping-round-lost", Document::PingRound(round(None))),
+        ("ping", Document::Ping(ping(3))),
+        ("ping-none", Document::Ping(ping(0))),
+        ("config", Document::Config(settings())),
+        ("demo", Document::Demo(Box::new(demo()))),
+        ("demo-failed", Document::Demo(Box::new(demo_failed()))),
+    ]
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        pid: 4_242,
+        peer_id: ME.into(),
+        uptime_s: 7_300,
+        data_dir: "/home/ana/.local/share/p2pos".into(),
+        udp_port: 41_733,
+        plugins: 3,
+        plugins_running: 2,
+        contacts: 2,
+        peers: vec![
+            PeerStatus {
+                peer_id: BO.into(),
+                petname: Some("bo".into()),
+                state: "connected".into(),
+                path: Some("lan".into()),
+                rtt_us: Some(640),
+                streams: 2,
+                why: String::new(),
+            },
+            PeerStatus {
+                peer_id: ME.into(),
+                petname: None,
+                state: "waiting".into(),
+                path: None,
+                rtt_us: None,
+                streams: 0,
+                why: "no answer".into(),
+            },
+        ],
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        peer_id: ME.into(),
+        words: ["buzz", "display", "deal", "flee"].map(str::to_owned).to_vec(),
+        key_file: "/home/ana/.local/share/p2pos/identity.key".into(),
+        is_new: false,
+    }
+}
+
+fn contact(petname: &str) -> Contact {
+    Contact {
+        petname: petname.into(),
+        peer_id: BO.into(),
+        trust: "new".into(),
+        addresses: vec!["192.0.2.7:41733".into(), "[2001:db8::7]:41733".into()],
+        added_unix_s: 1_795_249_800,
+    }
+}
+
+fn chat() -> PluginRow {
+    PluginRow {
+        id: "chat".into(),
+        name: "Chat".into(),
+        version: "1.2.0".into(),
+        state: "running".into(),
+        pid: Some(777),
+        since_s: 12,
+        streams: 1,
+        status: HOSTILE.into(),
+        ..PluginRow::default()
+    }
+}
+
+fn echo() -> PluginRow {
+    PluginRow {
+        id: "org.example.echo".into(),
+        version: "0.1.0".into(),
+        state: "backoff".into(),
+        reason: "left before Ready (exit code 1)".into(),
+        since_s: 90,
+        restarts: 3,
+        ..PluginRow::default()
+    }
+}
+
+fn detail() -> PluginDetail {
+    PluginDetail {
+        row: chat(),
+        description: "Talks".into(),
+        directory: "/home/ana/.local/share/p2pos/plugins/chat".into(),
+        protocols: vec!["/chat/1".into()],
+        asks: vec!["net.open /chat/1".into(), "contacts.read".into()],
+        granted: vec!["net.open /chat/1".into()],
+        approval: "sha256-0123: net.open /chat/1, contacts.read".into(),
+        sandbox: vec!["rlimits".into()],
+        warnings: vec!["plugin.toml:3:1: unknown key \"nmae\"".into()],
+        errors: Vec::new(),
+        last_exit: Some("exit code 1".into()),
+        log_tail: vec!["listening".into(), HOSTILE.into()],
+    }
+}
+
+fn log_line() -> LogLine {
+    LogLine {
+        unix_ms: 1_795_249_800_123,
+        source: "stderr".into(),
+        level: "info".into(),
+        text: HOSTILE.into(),
+    }
+}
+
+fn check() -> CheckReport {
+    CheckReport {
+        directory: "plugins/chat".into(),
+        id: Some("chat".into()),
+        problems: vec![
+            Problem { is_error: true, place: "plugin.toml:3:1".into(), message: "id is missing".into() },
+            Problem {
+                is_error: false,
+                place: "plugin.toml:9:1".into(),
+                message: "unknown key \"nmae\"".into(),
+            },
+        ],
+    }
+}
+
+fn round(rtt_us: Option<u64>) -> PingRound {
+    let why = if rtt_us.is_none() { "no answer in time".into() } else { String::new() };
+    PingRound { seq: 3, rtt_us, path: rtt_us.map(|_| "direct".into()), why }
+}
+
+fn ping(received: u32) -> PingReport {
+    let some = |us| (received > 0).then_some(us);
+    PingReport {
+        peer_id: BO.into(),
+        petname: Some("bo".into()),
+        sent: 4,
+        received,
+        min_us: some(590),
+        median_us: some(640),
+        max_us: some(12_000),
+    }
+}
+
+fn settings() -> Settings {
+    let setting = |key: &str, value: &str, origin: &str| Setting {
+        key: key.into(),
+        value: value.into(),
+        origin: origin.into(),
+        default: "0".into(),
+        help: "what it does".into(),
+    };
+    Settings {
+        file: "/home/ana/.config/p2pos/config.toml".into(),
+        settings: vec![setting("network.port", "41733", "file"), setting("plugins.dir", "", "default")],
+        problems: Vec::new(),
+    }
+}
+
+fn demo() -> DemoReport {
+    let transfer = |from: &str, to: &str, mib_per_s| DemoTransfer {
+        from: from.into(),
+        to: to.into(),
+        bytes: 1 << 29,
+        took_ms: 1_234,
+        mib_per_s,
+        is_verified: true,
+    };
+    DemoReport {
+        is_verified: true,
+        peers: 2,
+        paths: vec![DemoPath { from: "a".into(), to: "b".into(), path: "loopback".into() }],
+        chat: vec![DemoChat { from: "a".into(), to: "b".into(), text: "Hello b, here is a.".into() }],
+        transfers: vec![transfer("a", "b", 414.94), transfer("b", "a", 401.5)],
+        round_trip: DemoRoundTrip { rounds: 1_000, p50_us: 115, p99_us: 402 },
+        datagrams_sent: 1_000,
+        datagrams_received: 998,
+        skipped: Vec::new(),
+        took_ms: 4_321,
+    }
+}
+
+fn demo_failed() -> DemoReport {
+    let mut report = demo();
+    report.is_verified = false;
+    report.transfers[0].is_verified = false;
+    report.chat.clear();
+    report.skipped.push("chat: there is no python3 of version 3.11 or newer".into());
+    report
+}

@@ -1,0 +1,238 @@
+//! The real binary as a daemon, and commands that ask it: starting and ending, healing after a kill, two daemons that
+//! reach each other, every exit code that needs one.
+
+#![expect(clippy::unwrap_used, reason = "a test helper that fails should fail the test")]
+
+mod support;
+
+use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use support::{Daemon, Home};
+
+#[test]
+fn a_daemon_says_that_it_is_ready_answers_and_ends_in_order() {
+    let home = Home::new();
+    let mut daemon = Daemon::start(&home);
+    let status = home.json(&["status"]);
+    assert_eq!(status["schema"], "p2pos.status/1");
+    assert_eq!(status["pid"], daemon.child.id());
+    assert_eq!(status["peer_id"], *home.peer_id());
+    assert!(status["udp_port"].as_u64().unwrap() > 0);
+    daemon.signal("TERM");
+    let (code, said) = daemon.ended();
+    assert_eq!(code, 0, "{said}");
+    assert!(!home.file("run/control.sock").exists());
+    assert_eq!(home.run(&["status"]).code, 3);
+}
+
+#[test]
+fn ctrl_c_and_a_closed_terminal_end_it_in_order_too() {
+    for signal in ["INT", "HUP"] {
+        let home = Home::new();
+        let mut daemon = Daemon::start(&home);
+        daemon.signal(signal);
+        assert_eq!(daemon.ended().0, 0, "{signal}");
+    }
+}
+
+#[test]
+fn a_daemon_bound_to_its_starter_ends_with_it() {
+    let home = Home::new();
+    let mut command = home.command(&["up", "--until-stdin-closes"]);
+    command.stdin(Stdio::piped());
+    let mut daemon = Daemon::start_with(command);
+    drop(daemon.child.stdin.take());
+    assert_eq!(daemon.ended().0, 0);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_data_says_who_runs_and_leaves() {
+    let home = Home::new();
+    let daemon = Daemon::start(&home);
+    let ran = home.run(&["up"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("process {}", daemon.child.id())), "{}", ran.stderr);
+    assert_eq!(home.json(&["status"])["pid"], daemon.child.id(), "the first one is unharmed");
+}
+
+#[test]
+fn after_a_kill_9_the_next_daemon_starts_as_if_nothing_had_been() {
+    let home = Home::new();
+    let id = home.peer_id();
+    home.run(&["contacts", "add", &Home::new().peer_id(), "bo"]);
+    for _ in 0..3 {
+        let mut daemon = Daemon::start(&home);
+        daemon.child.kill().unwrap();
+        daemon.child.wait().unwrap();
+        assert!(home.file("run/control.sock").exists(), "the test kills it too late");
+        assert_eq!(home.run(&["status"]).code, 3);
+    }
+    let _daemon = Daemon::start(&home);
+    assert_eq!(home.json(&["status"])["peer_id"], *id);
+    assert_eq!(home.json(&["contacts", "list"])["contacts"][0]["petname"], "bo");
+}
+
+#[test]
+fn the_service_manager_is_told_ready_and_stopping() {
+    let home = Home::new();
+    let socket = std::os::unix::net::UnixDatagram::bind(home.file("notify")).unwrap();
+    socket.set_read_timeout(Some(support::SOON)).unwrap();
+    let mut command = home.command(&["up"]);
+    command.env("NOTIFY_SOCKET", home.file("notify"));
+    let mut daemon = Daemon::start_with(command);
+    let told = |expected: &str| {
+        let mut bytes = [0; 512];
+        let length = socket.recv(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        assert!(text.contains(expected), "{text}");
+    };
+    told("READY=1");
+    daemon.signal("TERM");
+    told("STOPPING=1");
+    daemon.ended();
+}
+
+#[test]
+fn the_log_has_no_address_of_anybody_at_info() {
+    let (ana, bo) = (Home::new(), Home::new());
+    let (mut first, _second) = pair(&ana, &bo);
+    assert_eq!(ana.run(&["ping", "bo", "-c", "1"]).code, 0);
+    first.signal("TERM");
+    let (_, said) = first.ended();
+    assert!(!said.contains("127.0.0.1"), "{said}");
+}
+
+#[test]
+fn contacts_go_through_the_daemon_that_holds_the_book() {
+    let home = Home::new();
+    let _daemon = Daemon::start(&home);
+    let bo = Home::new().peer_id();
+    assert_eq!(home.run(&["contacts", "add", &bo, "bo", "--addr", "192.0.2.7:4000"]).code, 0);
+    assert_eq!(home.json(&["contacts", "show", "BO"])["peer_id"], *bo);
+    assert_eq!(home.run(&["contacts", "add", &bo, "bo2"]).code, 1, "one person was added twice");
+    assert_eq!(home.run(&["contacts", "remove", "bo"]).code, 0);
+    assert_eq!(home.run(&["contacts", "show", "bo"]).code, 5);
+}
+
+#[test]
+fn a_plugin_runs_only_after_the_user_has_agreed() {
+    let home = Home::new();
+    plant_hello(&home);
+    let _daemon = Daemon::start(&home);
+    assert_eq!(home.json(&["plugins", "list"])["plugins"][0]["state"], "disabled");
+    let ran = home.run(&["plugins", "start", "hello"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (4, ""), "{}", ran.stderr);
+    let ran = home.run(&["plugins", "enable", "hello"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (4, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("p2pos plugins enable hello --yes"), "{}", ran.stderr);
+    assert_eq!(home.run(&["plugins", "enable", "hello", "--yes"]).code, 0);
+    assert_ne!(home.json(&["plugins", "info", "hello"])["state"], "disabled");
+    assert_eq!(home.run(&["plugins", "disable", "hello"]).code, 0);
+    assert_eq!(home.json(&["plugins", "info", "hello"])["state"], "disabled");
+}
+
+#[test]
+fn an_unknown_plugin_is_not_found_and_the_nearest_is_named() {
+    let home = Home::new();
+    plant_hello(&home);
+    let _daemon = Daemon::start(&home);
+    for words in
+        [&["plugins", "info", "helo"][..], &["plugins", "start", "helo"], &["plugins", "logs", "helo"]]
+    {
+        let ran = home.run(words);
+        assert_eq!((ran.code, ran.stdout.as_str()), (5, ""), "{words:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("did you mean hello?"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_manifest_can_be_checked_without_a_daemon() {
+    let home = Home::new();
+    let dir = plant_hello(&home);
+    let ran = home.run(&["plugins", "check", dir.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    std::fs::write(dir.join("plugin.toml"), "manifest = 1\nid = 5\n").unwrap();
+    let ran = home.run(&["plugins", "check", dir.to_str().unwrap()]);
+    assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("plugin.toml:2"), "{}", ran.stdout);
+}
+
+#[test]
+fn two_daemons_reach_each_other_and_a_shell_line_answers() {
+    let (ana, bo) = (Home::new(), Home::new());
+    plant_hello(&bo);
+    let _daemons = pair(&ana, &bo);
+    assert_eq!(bo.run(&["plugins", "enable", "hello", "--yes"]).code, 0);
+    let ping = ana.run(&["ping", "bo", "--count", "2", "--interval", "1"]);
+    assert_eq!(ping.code, 0, "{}", ping.stderr);
+    assert!(ping.stdout.contains("loopback") && ping.stdout.contains("2 of 2"), "{}", ping.stdout);
+    let dial = ana.run_with(&["dial", "bo", "/hello/1"], "world\n");
+    assert_eq!(dial.code, 0, "{}", dial.stderr);
+    assert_eq!(dial.stdout, "hello world\n");
+    let peers = ana.json(&["status"])["peers"].clone();
+    assert_eq!(peers[0]["petname"], "bo");
+    assert_eq!(peers[0]["state"], "connected");
+}
+
+#[test]
+fn the_exit_code_of_dial_tells_why_there_is_no_stream() {
+    let (ana, bo) = (Home::new(), Home::new());
+    let _daemons = pair(&ana, &bo);
+    assert_eq!(ana.run(&["dial", "nobody", "/hello/1"]).code, 5);
+    assert_eq!(ana.run(&["dial", "bo", "hello"]).code, 2);
+    let ran = ana.run(&["dial", "bo", "/hello/1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("/hello/1"), "{}", ran.stderr);
+    // A socket that takes every packet and says nothing: the deadline is all there is.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let stranger = Home::new().peer_id();
+    assert_eq!(ana.run(&["contacts", "add", &stranger, "silent", "--addr", &address]).code, 0);
+    let ran = ana.run(&["dial", "silent", "/hello/1", "--timeout", "1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (6, ""), "{}", ran.stderr);
+}
+
+#[test]
+fn garbage_on_the_control_socket_harms_nobody() {
+    use std::io::Write as _;
+
+    let home = Home::new();
+    let _daemon = Daemon::start(&home);
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 100_000], &[0, 0, 0, 1, b'{']] {
+        let mut stream = UnixStream::connect(home.file("run/control.sock")).unwrap();
+        // It may well be cut off half-way.
+        drop(stream.write_all(garbage));
+    }
+    assert_eq!(home.run(&["status"]).code, 0);
+}
+
+/// Two daemons that are each other's contact.
+fn pair(ana: &Home, bo: &Home) -> (Daemon, Daemon) {
+    let daemons = (Daemon::start(ana), Daemon::start(bo));
+    for (here, there, name) in [(ana, bo, "bo"), (bo, ana, "ana")] {
+        let address = format!("127.0.0.1:{}", there.json(&["status"])["udp_port"]);
+        let ran = here.run(&["contacts", "add", &there.peer_id(), name, "--addr", &address]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
+    daemons
+}
+
+/// Puts a plugin of one shell line into the plugins folder.
+fn plant_hello(home: &Home) -> std::path::PathBuf {
+    let dir = home.file("plugins/hello");
+    std::fs::create_dir_all(&dir).unwrap();
+    let manifest = r#"manifest = 1
+id = "hello"
+name = "Hello"
+version = "0.1.0"
+
+[[serve]]
+protocol = "/hello/1"
+exec = ["sh", "-c", 'read -r name; echo "hello $name"']
+"#;
+    std::fs::write(Path::new(&dir).join("plugin.toml"), manifest).unwrap();
+    dir
+}
