@@ -1,20 +1,22 @@
-//! Dialling: every candidate at once, the first that proves to be the wanted peer wins, the others are closed quietly.
+//! Dialling: the candidates race, the first that proves to be the wanted peer wins, the others are closed quietly.
 //!
-//! Keeps a timeline of what was tried, because "unreachable" without reasons helps nobody (DESIGN s7). Only the right peer
+//! Who starts when is [`DialRace`]'s decision; this file makes the attempts. It keeps a timeline of what was tried, which
+//! others may read while the race runs, because "unreachable" without reasons helps nobody (DESIGN s7). Only the right peer
 //! can answer at all: the first packet is encrypted to its key.
 
 use std::{
-    collections::VecDeque,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use p2pos_identity::PeerId;
 use p2pos_noise_quic::peer_of;
 use p2pos_peer_protocol::EndCode;
+use p2pos_traversal::{Candidate, DialEvent, DialRace};
 use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -22,12 +24,14 @@ use crate::{
     endpoint::Endpoint,
     error::Lost,
     stream::quic_code,
-    tuning::{CANDIDATES_AT_ONCE, CANDIDATES_MAX, HANDSHAKE_MAX, Reach},
+    tuning::{HANDSHAKE_MAX, Reach},
 };
 
 /// What came of one candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptOutcome {
+    /// It still runs.
+    Running,
     /// It became the connection.
     Connected,
     /// Nothing came back in time.
@@ -38,7 +42,7 @@ pub enum AttemptOutcome {
     WrongIdentity,
     /// This machine has no way to that address.
     Unroutable(String),
-    /// Another candidate was faster.
+    /// Another candidate was faster, or needed its place.
     Abandoned,
 }
 
@@ -55,16 +59,45 @@ pub struct Attempt {
     pub outcome: AttemptOutcome,
 }
 
-/// A dial that succeeded.
-#[derive(Debug)]
-pub struct Dialed {
-    /// The connection.
-    pub connection: Connection,
-    /// What was tried.
-    pub attempts: Vec<Attempt>,
+/// What a dial has tried so far; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Timeline {
+    attempts: Arc<Mutex<Vec<Attempt>>>,
 }
 
-/// A dial that did not.
+impl Timeline {
+    /// What was tried until now, in the order of the starts.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<Attempt> {
+        self.lock().clone()
+    }
+
+    fn start(&self, address: SocketAddr, started: Duration) {
+        self.lock().push(Attempt {
+            address,
+            started,
+            took: Duration::ZERO,
+            outcome: AttemptOutcome::Running,
+        });
+    }
+
+    fn end(&self, address: SocketAddr, at: Duration, outcome: AttemptOutcome) {
+        let mut attempts = self.lock();
+        let running = attempts
+            .iter_mut()
+            .find(|attempt| attempt.address == address && attempt.outcome == AttemptOutcome::Running);
+        if let Some(attempt) = running {
+            attempt.took = at.saturating_sub(attempt.started);
+            attempt.outcome = outcome;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Attempt>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A dial that led nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("none of {} addresses led to the peer", .attempts.len())]
 pub struct DialError {
@@ -87,79 +120,116 @@ impl DialError {
     }
 }
 
-type Try = (Attempt, Option<noq::Connection>);
-
 impl Endpoint {
-    /// Connects to `peer` at whichever of `candidates` answers first; they are tried in order, several at once.
+    /// Connects to `peer` at whichever of `candidates` answers first, and writes what it tries into `timeline`.
     ///
     /// Cancel-safe: dropping the call abandons all attempts.
     ///
     /// # Errors
-    /// [`DialError`] with the timeline if no candidate led to the peer.
-    pub async fn dial(&self, peer: PeerId, candidates: &[SocketAddr]) -> Result<Dialed, DialError> {
-        let started = Instant::now();
-        let mut waiting: VecDeque<_> = distinct(candidates).into_iter().collect();
-        let mut running = JoinSet::new();
-        let mut begun = Vec::new();
-        let mut attempts = Vec::new();
+    /// [`DialError`] if no candidate led to the peer.
+    pub async fn dial(
+        &self,
+        peer: PeerId,
+        candidates: &[Candidate],
+        timeline: &Timeline,
+    ) -> Result<Connection, DialError> {
+        let dial = Dial {
+            endpoint: self,
+            peer,
+            timeline,
+            started: Instant::now(),
+            race: DialRace::new(candidates.iter().copied(), Instant::now().into_std()),
+            running: JoinSet::new(),
+            handles: Vec::new(),
+        };
+        match dial.run().await {
+            Some(connection) => Ok(Connection::new(connection, peer, true, self.shared().clone())),
+            None => Err(DialError { attempts: timeline.attempts() }),
+        }
+    }
+}
+
+type Tried = (SocketAddr, Result<noq::Connection, AttemptOutcome>);
+
+/// A race in progress.
+struct Dial<'a> {
+    endpoint: &'a Endpoint,
+    peer: PeerId,
+    timeline: &'a Timeline,
+    started: Instant,
+    race: DialRace,
+    running: JoinSet<Tried>,
+    handles: Vec<(SocketAddr, AbortHandle)>,
+}
+
+impl Dial<'_> {
+    async fn run(mut self) -> Option<noq::Connection> {
+        let mut winner = None;
         loop {
-            while running.len() < CANDIDATES_AT_ONCE {
-                let Some(address) = waiting.pop_front() else { break };
-                begun.push((address, started.elapsed()));
-                running.spawn(try_one(self.clone(), peer, address, started));
+            while let Some(event) = self.race.poll_event(Instant::now().into_std()) {
+                self.obey(event);
             }
-            let Some(done) = running.join_next().await else { return Err(DialError { attempts }) };
-            let Ok((attempt, connection)) = done else { continue };
-            let address = attempt.address;
-            begun.retain(|(other, _)| *other != address);
-            attempts.push(attempt);
-            if let Some(connection) = connection {
-                attempts.extend(begun.into_iter().map(|(address, at)| Attempt {
-                    address,
-                    started: at,
-                    took: started.elapsed().saturating_sub(at),
-                    outcome: AttemptOutcome::Abandoned,
-                }));
-                abandon(running).await;
-                let connection = Connection::new(connection, peer, true, self.shared().clone());
-                return Ok(Dialed { connection, attempts });
+            let Some(alarm) = self.race.poll_timeout() else { break };
+            tokio::select! {
+                Some(tried) = self.running.join_next() => {
+                    if let Ok((address, result)) = tried {
+                        winner = self.tried(address, result).or(winner);
+                    }
+                }
+                () = sleep_until(alarm.into()) => {}
+            }
+        }
+        abandon(self.running).await;
+        winner
+    }
+
+    fn obey(&mut self, event: DialEvent) {
+        match event {
+            DialEvent::Start(Candidate { addr, kind: _ }) => {
+                self.timeline.start(addr, self.started.elapsed());
+                let attempt = try_one(self.endpoint.clone(), self.peer, addr);
+                self.handles.push((addr, self.running.spawn(attempt)));
+            }
+            DialEvent::GiveUp(address) => {
+                self.timeline.end(address, self.started.elapsed(), AttemptOutcome::Abandoned);
+                for (_, handle) in self.handles.iter().filter(|(addr, _)| *addr == address) {
+                    handle.abort();
+                }
             }
         }
     }
-}
 
-/// Drops repeated candidates and those beyond the limit.
-fn distinct(candidates: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut distinct = Vec::new();
-    for candidate in candidates {
-        let candidate = SocketAddr::new(candidate.ip().to_canonical(), candidate.port());
-        if !distinct.contains(&candidate) && distinct.len() < CANDIDATES_MAX {
-            distinct.push(candidate);
+    fn tried(
+        &mut self,
+        address: SocketAddr,
+        result: Result<noq::Connection, AttemptOutcome>,
+    ) -> Option<noq::Connection> {
+        let (outcome, connection) = match result {
+            Ok(connection) => (AttemptOutcome::Connected, Some(connection)),
+            Err(outcome) => (outcome, None),
+        };
+        tracing::debug!(peer = %self.peer.short(), %address, ?outcome, "tried a candidate");
+        self.timeline.end(address, self.started.elapsed(), outcome);
+        match &connection {
+            Some(_) => self.race.handle_connected(address),
+            None => self.race.handle_failed(address, Instant::now().into_std()),
         }
+        connection
     }
-    distinct
 }
 
-/// Ends what is still running; a second connection that was ready in the same instant is closed as a duplicate.
-async fn abandon(mut running: JoinSet<Try>) {
+/// Ends what still runs; a second connection that was ready in the same instant is closed as a duplicate.
+async fn abandon(mut running: JoinSet<Tried>) {
     running.abort_all();
-    while let Some(done) = running.join_next().await {
-        if let Ok((_, Some(connection))) = done {
+    while let Some(tried) = running.join_next().await {
+        if let Ok((_, Ok(connection))) = tried {
             connection.close(quic_code(EndCode::DUPLICATE), b"");
         }
     }
 }
 
-/// Tries one candidate.
-async fn try_one(endpoint: Endpoint, peer: PeerId, address: SocketAddr, dial_started: Instant) -> Try {
-    let started = Instant::now();
-    let (outcome, connection) = match shake_hands(&endpoint, peer, address).await {
-        Ok(connection) => (AttemptOutcome::Connected, Some(connection)),
-        Err(outcome) => (outcome, None),
-    };
-    tracing::debug!(peer = %peer.short(), %address, ?outcome, "tried a candidate");
-    let attempt = Attempt { address, started: started - dial_started, took: started.elapsed(), outcome };
-    (attempt, connection)
+async fn try_one(endpoint: Endpoint, peer: PeerId, address: SocketAddr) -> Tried {
+    (address, shake_hands(&endpoint, peer, address).await)
 }
 
 async fn shake_hands(
@@ -191,18 +261,4 @@ fn check_route(address: SocketAddr) -> std::io::Result<()> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     std::net::UdpSocket::bind(any)?.connect(address)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repeated_and_mapped_candidates_are_tried_once() {
-        let candidates: Vec<SocketAddr> =
-            ["192.0.2.1:1", "[::ffff:192.0.2.1]:1", "192.0.2.1:2"].map(|text| text.parse().unwrap()).into();
-        assert_eq!(distinct(&candidates).len(), 2);
-        let many: Vec<SocketAddr> = (1..100).map(|port| ([192, 0, 2, 1], port).into()).collect();
-        assert_eq!(distinct(&many).len(), CANDIDATES_MAX);
-    }
 }

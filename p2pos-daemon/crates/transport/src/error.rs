@@ -82,7 +82,6 @@ impl StreamEnd {
     pub fn code(&self) -> EndCode {
         match self {
             Self::Reset(code) | Self::Stopped(code) => *code,
-            Self::Lost(Lost::Closed(code)) if code.code == EndCode::SHUTTING_DOWN.code => *code,
             Self::Lost(_) => EndCode::PATH_LOST,
             Self::Closed => EndCode::INTERNAL,
         }

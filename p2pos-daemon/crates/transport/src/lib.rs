@@ -24,7 +24,7 @@ mod tuning;
 pub use crate::{
     classify::{Class, classify},
     connection::{Connection, Traffic},
-    dial::{Attempt, AttemptOutcome, DialError, Dialed},
+    dial::{Attempt, AttemptOutcome, DialError, Timeline},
     endpoint::{Config, Endpoint},
     error::{BindError, Lost, SendDatagramError, StreamEnd},
     path::{PathInfo, PathKind},

@@ -6,6 +6,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use noq::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt, congestion};
+use p2pos_traversal::{Scope, scope_of};
 
 /// Requested size of each kernel socket buffer, bytes. The default (208 KiB) holds 3 ms of a 70 MiB/s burst; larger
 /// buffers alone were worth +20 % of bulk on two cores. The kernel gives what `net.core.{r,w}mem_max` allows.
@@ -82,12 +83,6 @@ pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Established connections waiting for `Endpoint::accept`.
 pub(crate) const ACCEPT_QUEUE: usize = 32;
 
-/// Candidates of one dial (connectivity.md 6a caps lists at 32); more is a peer's attempt to make us a scanner.
-pub(crate) const CANDIDATES_MAX: usize = 32;
-
-/// Candidates tried at the same moment: all addresses of an ordinary host, and a bound on handshakes per dial.
-pub(crate) const CANDIDATES_AT_ONCE: usize = 8;
-
 /// Least time between two stateless resets. A restarted daemon with 100 peers answers all of them in two seconds.
 pub(crate) const RESET_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
@@ -119,20 +114,13 @@ impl Reach {
     /// Every reach, nearest first.
     pub(crate) const ALL: [Self; 3] = [Self::Loopback, Self::Lan, Self::Internet];
 
-    /// Judges an address, in IPv4 or IPv6 form alike (RFC 1918, RFC 3927, RFC 4193, RFC 4291).
+    /// Judges an address, in IPv4 or IPv6 form alike.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
-        let address = address.to_canonical();
-        let is_private = match address {
-            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
-            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
-        };
-        if address.is_loopback() {
-            Self::Loopback
-        } else if is_private {
-            Self::Lan
-        } else {
-            Self::Internet
+        match scope_of(address) {
+            Scope::Loopback => Self::Loopback,
+            Scope::Link | Scope::Lan => Self::Lan,
+            Scope::Global => Self::Internet,
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The peer is a process of its own, this test binary run again, so that the kill is a real one: no destructor, no close.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use std::{
@@ -14,7 +16,7 @@ use bytes::Bytes;
 use p2pos_identity::SecretKey;
 use p2pos_transport::Lost;
 
-use support::{endpoint, endpoint_on, soon, v4_of};
+use support::{dial, endpoint, endpoint_on, soon, v4_of};
 
 const PORT: &str = "P2POS_TEST_PORT";
 const SEED: u8 = 2;
@@ -55,7 +57,7 @@ async fn a_peer_killed_and_restarted_on_its_port_is_noticed_by_a_reset() {
     let peer = SecretKey::from_seed([SEED; 32]).peer_id();
     let (mut first, port) = start(None);
     let address = ([127, 0, 0, 1], port).into();
-    let connection = soon(a.dial(peer, &[address])).await.unwrap().connection;
+    let connection = soon(dial(&a, peer, &[address])).await.0.unwrap();
     let (_back, mut greeting) = soon(connection.accept_stream()).await.unwrap();
     assert_eq!(soon(greeting.read_chunk()).await.unwrap().unwrap(), "here");
     first.kill().unwrap();
@@ -65,7 +67,7 @@ async fn a_peer_killed_and_restarted_on_its_port_is_noticed_by_a_reset() {
     let restarted = Instant::now();
     connection.nudge();
     assert_eq!(soon(connection.closed()).await, Lost::Restarted);
-    soon(a.dial(peer, &[address])).await.unwrap();
+    soon(dial(&a, peer, &[address])).await.0.unwrap();
     assert!(restarted.elapsed() < Duration::from_secs(3));
     second.kill().unwrap();
     second.wait().unwrap();

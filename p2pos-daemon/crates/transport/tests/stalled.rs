@@ -1,5 +1,7 @@
 //! Streams that nobody reads: they cost their window and nothing else.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! What strangers get from our port: nothing.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use std::{net::SocketAddr, time::Duration};

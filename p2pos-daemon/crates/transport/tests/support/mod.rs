@@ -1,6 +1,7 @@
 //! Endpoints on loopback for the tests of this folder.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -9,8 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use p2pos_identity::SecretKey;
-use p2pos_transport::{Config, Connection, Endpoint, RecvStream, StreamEnd};
+use p2pos_identity::{PeerId, SecretKey};
+use p2pos_transport::{Attempt, Config, Connection, DialError, Endpoint, RecvStream, StreamEnd, Timeline};
+use p2pos_traversal::{Candidate, CandidateKind};
 
 /// An endpoint on 127.0.0.1 and ::1 with the identity of `seed`.
 pub fn endpoint(seed: u8) -> Endpoint {
@@ -41,9 +43,22 @@ pub async fn pair() -> (Endpoint, Connection, Endpoint, Connection) {
 }
 
 pub async fn connect(from: &Endpoint, to: &Endpoint) -> (Connection, Connection) {
-    let candidates = [v4_of(to)];
-    let (dialed, accepted) = tokio::join!(from.dial(to.peer_id(), &candidates), to.accept());
-    (dialed.unwrap().connection, accepted.unwrap())
+    let addresses = [v4_of(to)];
+    let (dialed, accepted) = tokio::join!(dial(from, to.peer_id(), &addresses), to.accept());
+    (dialed.0.unwrap(), accepted.unwrap())
+}
+
+/// Dials the addresses as if the user had typed them, and tells what was tried.
+pub async fn dial(
+    from: &Endpoint,
+    peer: PeerId,
+    addresses: &[SocketAddr],
+) -> (Result<Connection, DialError>, Vec<Attempt>) {
+    let timeline = Timeline::default();
+    let candidates: Vec<Candidate> =
+        addresses.iter().map(|addr| Candidate { addr: *addr, kind: CandidateKind::Manual }).collect();
+    let result = from.dial(peer, &candidates, &timeline).await;
+    (result, timeline.attempts())
 }
 
 pub async fn read_all(recv: &mut RecvStream) -> Result<Vec<u8>, StreamEnd> {

@@ -1,0 +1,270 @@
+//! The node: a cheap handle to the endpoint, the peers' tasks and the queue of incoming streams.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use p2pos_identity::{PeerId, ProtocolName};
+use p2pos_peer_protocol::{EndCode, PING_PROTOCOL};
+use p2pos_transport::{Attempt, BindError, Connection, Endpoint, Lost, PathInfo, SocketCounters};
+use tokio::{
+    sync::{Mutex, Semaphore, broadcast, mpsc, watch},
+    task::AbortHandle,
+};
+
+use crate::{
+    accept::Incoming,
+    config::{Admission, Config, Policy},
+    error::OpenError,
+    limits::{EVENTS_QUEUE, INCOMING_QUEUE, PINGS_MAX, STRANGERS_MAX},
+    open::{self, OpenRequest, Opened, Opening},
+    peer::{Command, Context, PeerState, Welcome},
+    ping::{self, Pings},
+    registry::Registry,
+};
+
+/// What happens to peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A first connection to the peer stands.
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// How.
+        path: Option<PathInfo>,
+    },
+    /// No connection to the peer is left.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+        /// Why the last one ended.
+        reason: Lost,
+    },
+}
+
+/// What is known of a peer at one moment.
+#[derive(Debug, Clone)]
+pub struct PeerSnapshot {
+    /// Who.
+    pub peer: PeerId,
+    /// What is being done about it.
+    pub state: PeerState,
+    /// The path, while connected.
+    pub path: Option<PathInfo>,
+    /// How long it has been connected.
+    pub connected_for: Option<Duration>,
+    /// Connections that stand: more than one only for a while after a simultaneous dial or a restart.
+    pub connections: usize,
+    /// Streams on the connection in use.
+    pub streams: usize,
+    /// Datagram flows on the connection in use.
+    pub flows: usize,
+    /// UDP payload sent on the connection in use, bytes.
+    pub bytes_sent: u64,
+    /// UDP payload received on the connection in use, bytes.
+    pub bytes_received: u64,
+    /// What the last dial tried.
+    pub last_attempts: Vec<Attempt>,
+}
+
+/// A handle to the node; clones share it. The node ends with [`Node::shutdown`], or when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: Arc<Context>,
+    incoming: Mutex<mpsc::Receiver<Incoming>>,
+    /// Becomes true once, at shutdown.
+    closed: watch::Sender<bool>,
+    welcomer: AbortHandle,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("peer_id", &self.context.us()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.welcomer.abort();
+        self.context.closing.store(true, Ordering::Relaxed);
+        for (_, handle) in self.context.registry.all() {
+            // A full queue means a busy task, whose connections end by their idle timeout.
+            handle.try_send(Command::Shutdown).ok();
+        }
+    }
+}
+
+impl Node {
+    /// Binds the sockets and starts to accept peers. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] if the port is taken or no address family works.
+    pub fn start(config: Config) -> Result<Self, BindError> {
+        let endpoint = Endpoint::bind(&config.transport())?;
+        let (sender, incoming) = mpsc::channel(INCOMING_QUEUE);
+        let context = Arc::new(Context {
+            endpoint,
+            resolver: config.resolver,
+            incoming: sender,
+            events: broadcast::Sender::new(EVENTS_QUEUE),
+            registry: Registry::default(),
+            closing: AtomicBool::new(false),
+        });
+        let welcomer = tokio::spawn(welcome_peers(context.clone(), config.policy)).abort_handle();
+        let incoming = Mutex::new(incoming);
+        Ok(Self { inner: Arc::new(Inner { context, incoming, closed: watch::Sender::new(false), welcomer }) })
+    }
+
+    /// Who we are.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.context().us()
+    }
+
+    /// The addresses of our sockets, as bound.
+    #[must_use]
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.context().endpoint.local_addresses()
+    }
+
+    /// Opens a stream or flow and waits for the peer's answer. Cancel-safe: dropping the call gives it up.
+    ///
+    /// # Errors
+    /// [`OpenError`], with all that was tried where dialling was the trouble.
+    pub async fn open(&self, request: OpenRequest) -> Result<Opened, OpenError> {
+        self.refuse_when_closed()?;
+        open::open(&self.context().registry, self.context(), request).await
+    }
+
+    /// Opens a stream and returns as soon as it is safe to write on it, mostly before the peer's answer.
+    ///
+    /// # Errors
+    /// As [`Node::open`]; those that the answer brings come from [`crate::Answer::wait`].
+    pub async fn begin(&self, request: OpenRequest) -> Result<Opening, OpenError> {
+        self.refuse_when_closed()?;
+        open::begin(&self.context().registry, self.context(), request).await
+    }
+
+    /// Waits for the next stream that a peer opens; `None` after shutdown. Cancel-safe.
+    pub async fn accept(&self) -> Option<Incoming> {
+        let mut closed = self.inner.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => None,
+            incoming = async { self.inner.incoming.lock().await.recv().await } => incoming,
+        }
+    }
+
+    /// Measures round trips to a peer, which is dialled if need be; no plugin takes part.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn ping(&self, peer: PeerId, count: u32, interval: Duration) -> Result<Pings, OpenError> {
+        let protocol = ProtocolName::parse(PING_PROTOCOL).expect("the name of ping is a valid name");
+        let opened = self.open(OpenRequest::new(peer, vec![protocol])).await?;
+        let stream = opened.channel.into_stream().ok_or(OpenError::Misuse("ping is a stream"))?;
+        let rtts = ping::send_pings(stream, count.min(PINGS_MAX), interval).await;
+        let live = self.context().registry.existing(&peer).and_then(|handle| handle.live());
+        Ok(Pings { path: live.and_then(|live| live.connection.path()), rtts })
+    }
+
+    /// What is known of every peer that has a task now, by PeerId.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerSnapshot> {
+        let peers = self.context().registry.all();
+        peers.into_iter().map(|(peer, handle)| snapshot(peer, handle.status())).collect()
+    }
+
+    /// Tells of connections that come and go from now on. A reader that falls behind is told how many it missed.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.context().events.subscribe()
+    }
+
+    /// Datagrams at our port that were not ordinary.
+    #[must_use]
+    pub fn socket_counters(&self) -> SocketCounters {
+        self.context().endpoint.counters()
+    }
+
+    /// Heals the sockets after a change of the network, lets connections check their paths, and dials at once where a dial
+    /// was waiting.
+    ///
+    /// # Errors
+    /// [`BindError`] if no socket can be bound any more.
+    pub async fn network_changed(&self) -> Result<(), BindError> {
+        let healed = self.context().endpoint.network_changed();
+        for (_, handle) in self.context().registry.all() {
+            handle.send(Command::NetworkChanged).await;
+        }
+        healed
+    }
+
+    /// Ends the node in good order: no new work, every peer is told, and the sockets are silent after a bounded time.
+    pub async fn shutdown(&self) {
+        self.context().closing.store(true, Ordering::Relaxed);
+        self.inner.closed.send_replace(true);
+        self.inner.welcomer.abort();
+        for (_, handle) in self.context().registry.all() {
+            handle.send(Command::Shutdown).await;
+        }
+        self.context().endpoint.close(EndCode::SHUTTING_DOWN).await;
+    }
+
+    fn context(&self) -> &Arc<Context> {
+        &self.inner.context
+    }
+
+    fn refuse_when_closed(&self) -> Result<(), OpenError> {
+        if self.context().is_closing() { Err(OpenError::ShuttingDown) } else { Ok(()) }
+    }
+}
+
+fn snapshot(peer: PeerId, status: crate::peer::Status) -> PeerSnapshot {
+    let connection = status.live.as_ref().map(|live| &live.connection);
+    let traffic = connection.map(Connection::traffic).unwrap_or_default();
+    let (streams, flows) = status.live.as_ref().map(|live| live.leases.held()).unwrap_or_default();
+    PeerSnapshot {
+        peer,
+        state: status.state,
+        path: connection.and_then(Connection::path),
+        connected_for: connection.map(Connection::age),
+        connections: status.connections,
+        streams,
+        flows,
+        bytes_sent: traffic.bytes_sent,
+        bytes_received: traffic.bytes_received,
+        last_attempts: status.timeline.attempts(),
+    }
+}
+
+/// Lets in the peers that call us, as the policy says, and hands each to its task.
+async fn welcome_peers(context: Arc<Context>, policy: Arc<dyn Policy>) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    while let Some(connection) = context.endpoint.accept().await {
+        let peer = connection.peer();
+        let welcome = match policy.admits(&peer) {
+            Admission::Contact => Some(Welcome::Contact),
+            Admission::Stranger => strangers.clone().try_acquire_owned().ok().map(Welcome::Stranger),
+            Admission::Refuse => None,
+        };
+        let Some(welcome) = welcome else {
+            tracing::debug!(peer = %peer.short(), "a peer that may not come in was turned away");
+            connection.close(EndCode::REFUSED);
+            continue;
+        };
+        let command = Command::Adopt(connection.clone(), welcome);
+        if context.registry.command(peer, &context, command).await.is_err() {
+            connection.close(EndCode::STREAM_LIMIT);
+        }
+    }
+}

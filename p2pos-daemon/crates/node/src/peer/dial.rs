@@ -1,0 +1,105 @@
+//! Dialling the peer: look its addresses up, race them, and wait longer after every failure.
+
+use std::sync::Arc;
+
+use p2pos_discovery::ResolveError;
+use p2pos_identity::PeerId;
+use p2pos_transport::{Connection, Timeline};
+use p2pos_traversal::Backoff;
+use tokio::{task::JoinHandle, time::Instant};
+
+use crate::{error::OpenError, limits::REDIAL, peer::Context};
+
+/// A dial in progress and the patience between dials.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    running: Option<JoinHandle<Result<Connection, OpenError>>>,
+    timeline: Timeline,
+    backoff: Backoff,
+}
+
+impl Default for Dialler {
+    fn default() -> Self {
+        Self { running: None, timeline: Timeline::default(), backoff: Backoff::new(REDIAL) }
+    }
+}
+
+impl Dialler {
+    /// Starts a dial, unless one runs or must wait.
+    pub(super) fn dial(&mut self, peer: PeerId, context: &Arc<Context>) {
+        if self.running.is_some() || !self.backoff.may_try(now()) {
+            return;
+        }
+        self.timeline = Timeline::default();
+        self.running = Some(tokio::spawn(look_up_and_dial(peer, context.clone(), self.timeline.clone())));
+    }
+
+    pub(super) fn is_dialling(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// When the next dial may begin, if that is still to come.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        self.backoff.poll_timeout().filter(|due| *due > now()).map(Instant::from_std)
+    }
+
+    /// What the present dial, or the last one, has tried.
+    pub(super) fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// Waits for the dial in progress; for ever if there is none. Cancel-safe.
+    pub(super) async fn done(&mut self) -> Result<Connection, OpenError> {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let result = running.await;
+        self.running = None;
+        match result {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "a dial failed in an unforeseen way");
+                Err(OpenError::Offline)
+            }
+        }
+    }
+
+    /// A dial has failed, or a connection did not last: the next dial must wait, each time longer.
+    pub(super) fn back_off(&mut self) {
+        self.backoff.handle_failed(now(), rand::random());
+    }
+
+    /// A connection stands.
+    pub(super) fn succeeded(&mut self) {
+        self.backoff.handle_connected(now());
+    }
+
+    /// There is reason to hope again: the network has changed, or the peer has just shown that it lives.
+    pub(super) fn hope_again(&mut self) {
+        self.backoff = Backoff::new(REDIAL);
+    }
+}
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.abort();
+        }
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn look_up_and_dial(
+    peer: PeerId,
+    context: Arc<Context>,
+    timeline: Timeline,
+) -> Result<Connection, OpenError> {
+    let resolved = context.resolver.resolve(&peer).await.map_err(|error| unresolved(&error))?;
+    context.endpoint.dial(peer, &resolved.candidates, &timeline).await.map_err(OpenError::of_dial)
+}
+
+fn unresolved(error: &ResolveError) -> OpenError {
+    tracing::debug!(%error, "a peer could not be looked up");
+    if matches!(error, ResolveError::Unknown(_)) { OpenError::UnknownPeer } else { OpenError::Offline }
+}
