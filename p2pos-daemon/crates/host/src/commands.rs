@@ -1,0 +1,71 @@
+//! The stream commands of one plugin while they are offered. Owns their registration and their common end.
+//!
+//! Refuses to know: how one command runs (`serve`), when to offer them (`plugin`).
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+
+use p2pos_plugin_protocol::message::Kind;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    directory::Entry,
+    log::PluginLog,
+    manifest::Manifest,
+    serve::Command,
+    shared::{Link, Shared},
+};
+
+/// How long the commands of a plugin that is stopped may take, all together: SIGTERM, 2 s, SIGKILL, and the sweep.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// Stream commands on offer.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    stop: CancellationToken,
+    running: TaskTracker,
+}
+
+impl Commands {
+    /// Registers the commands of a manifest. A name that another plugin has already is left out, with a line in the log.
+    pub(crate) fn offer(
+        shared: &Arc<Shared>,
+        manifest: &Manifest,
+        (dir, env): (PathBuf, Vec<(OsString, OsString)>),
+        log: &Arc<PluginLog>,
+    ) -> Self {
+        let commands = Self { stop: CancellationToken::new(), running: TaskTracker::new() };
+        for serve in &manifest.serve {
+            let command = Command {
+                serve: serve.clone(),
+                guard_exec: shared.config.guard_exec.clone(),
+                adopts_orphans: shared.config.adopts_orphans,
+                dir: dir.clone(),
+                env: env.clone(),
+                limits: manifest.limits.into(),
+                log: log.clone(),
+                stop: commands.stop.clone(),
+                running: commands.running.clone(),
+            };
+            let entry = Entry {
+                protocol: serve.protocol.clone(),
+                kind: Kind::Stream,
+                trust: serve.trust,
+                concurrent_max: Some(u32::from(serve.copies_max)),
+                link: Link::Command(Arc::new(command)),
+            };
+            if let Err(clash) = shared.directory().register(manifest.id.as_str(), vec![entry]) {
+                log.life(&format!("{} is not served: {} has it", clash.protocol, clash.owner));
+            }
+        }
+        commands
+    }
+
+    /// Ends all running commands; returns when none is left.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        self.running.close();
+        if tokio::time::timeout(END_WITHIN, self.running.wait()).await.is_err() {
+            tracing::warn!("a stream command does not end");
+        }
+    }
+}
