@@ -1,0 +1,183 @@
+"""Carries messages between stores, over /chat/1: lines of JSON, both ways on one stream.
+
+    sender                                             receiver
+    {"from": STORE, "n": 1, "at": MS, "text": "hi"}
+                                                       (writes it to the disk, then)
+                                                       {"ack": 1}
+
+Whoever has something to say opens a stream; each side acknowledges on the stream on which it was told. The sender keeps
+a message until its ack came, and says all unacknowledged ones again, in order, on the next stream. The receiver drops
+what it has already, and acknowledges it again. So each message arrives once, whoever restarts when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from store import TEXT_BYTES_MAX, Message, Store
+
+from p2pos import P2posError, SessionEnded, aio
+
+PROTOCOL = "/chat/1"
+LINE_BYTES_MAX = 8 * TEXT_BYTES_MAX
+"""Bytes of one line: a text whose every byte was escaped, and the rest. A longer one is no chat."""
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 30.0
+"""Seconds between tries: a peer that comes online is noticed at once by its event, this is for what gives no event."""
+IDLE_S = 60.0
+"""Seconds that a stream is kept after the last ack: the next message then costs no opening."""
+OPEN_TIMEOUT_S = 20.0
+
+Heard = Callable[[str, Message], None]
+
+
+class Delivery:
+    """One task per peer with a non-empty outbox, and one per incoming stream. `on_message` and `on_ack` are told."""
+
+    def __init__(self, plugin: aio.Plugin, store: Store, on_message: Heard, on_ack: Heard) -> None:
+        self._plugin = plugin
+        self._store = store
+        self._on_message = on_message
+        self._on_ack = on_ack
+        self._senders: dict[str, asyncio.Task[None]] = {}
+        self._nudges: dict[str, asyncio.Event] = {}
+        self._receivers: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serves until the daemon asks the plugin to end."""
+        await self._plugin.register(PROTOCOL)
+        for peer in self._store.waiting():
+            self.nudge(peer)
+        events = asyncio.create_task(self._watch_peers())
+        try:
+            async for stream in self._plugin.accept(PROTOCOL):
+                task = asyncio.create_task(self._receive(stream))
+                self._receivers.add(task)
+                task.add_done_callback(self._receivers.discard)
+        finally:
+            for task in [events, *self._senders.values(), *self._receivers]:
+                task.cancel()
+            await asyncio.gather(events, *self._senders.values(), *self._receivers, return_exceptions=True)
+
+    def nudge(self, peer: str) -> None:
+        """There may be something to send to this peer, or it may be reachable now."""
+        self._nudges.setdefault(peer, asyncio.Event()).set()
+        if peer not in self._senders and self._store.talk(peer).outbox:
+            task = asyncio.create_task(self._send(peer))
+            self._senders[peer] = task
+            task.add_done_callback(lambda _: self._senders.pop(peer, None))
+
+    async def _watch_peers(self) -> None:
+        with contextlib.suppress(P2posError):
+            async for event in self._plugin.subscribe("peer"):
+                if event.what == "connected" and event.peer in self._store.waiting():
+                    self.nudge(event.peer)
+
+    # --- sending ---
+
+    async def _send(self, peer: str) -> None:
+        talk, nudge = self._store.talk(peer), self._nudges[peer]
+        delay = RETRY_FIRST_S
+        while talk.outbox:
+            nudge.clear()
+            before = len(talk.outbox)
+            try:
+                await self._deliver(peer)
+            except SessionEnded:
+                return
+            except (P2posError, ValueError) as problem:
+                self._plugin.log(f"{before} messages wait: {problem}", "debug")
+            delay = RETRY_FIRST_S if len(talk.outbox) < before else min(delay * 2, RETRY_MAX_S)
+            if talk.outbox:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(nudge.wait(), delay)
+
+    async def _deliver(self, peer: str) -> None:
+        """One stream: says what is unacknowledged and what comes, until the stream ends or all is quiet."""
+        talk, nudge = self._store.talk(peer), self._nudges[peer]
+        async with self._plugin.open(peer, PROTOCOL, timeout=OPEN_TIMEOUT_S) as stream:
+            acks = asyncio.create_task(self._read_acks(peer, stream))
+            try:
+                said = 0
+                while not acks.done():
+                    for number in [number for number in talk.outbox if number > said]:
+                        await stream.write(self._line(talk.outbox[number]))
+                        said = number
+                    if not await _rang(nudge, acks, IDLE_S) and not talk.outbox:
+                        return
+            finally:
+                acks.cancel()
+                await asyncio.gather(acks, return_exceptions=True)
+            acks.result()
+
+    async def _read_acks(self, peer: str, stream: aio.Stream) -> None:
+        async for line in lines(stream):
+            message = self._store.acknowledge(peer, _integer(line, "ack"))
+            if message is not None:
+                self._on_ack(peer, message)
+
+    def _line(self, message: Message) -> bytes:
+        line = {"from": self._store.id, "n": message.number, "at": message.at_ms, "text": message.text}
+        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+    # --- receiving ---
+
+    async def _receive(self, stream: aio.Stream | aio.DetachedStream) -> None:
+        try:
+            async with stream:
+                async for line in lines(stream):
+                    number, sender, text = _integer(line, "n"), _text(line, "from"), _text(line, "text")
+                    if len(sender) > 64 or len(text.encode()) > TEXT_BYTES_MAX:
+                        raise ValueError("a line with too long a text")
+                    # On the disk first: an ack is a promise.
+                    message = self._store.receive(stream.peer, sender, number, _integer(line, "at"), text)
+                    await stream.write(json.dumps({"ack": number}).encode() + b"\n")
+                    if message is not None:
+                        self._on_message(stream.peer, message)
+        except SessionEnded:
+            return
+        except (P2posError, ValueError) as problem:
+            self._plugin.log(f"a stream of {stream.info.petname or stream.peer} ended: {problem}", "debug")
+
+
+async def _rang(nudge: asyncio.Event, other: asyncio.Task[None], timeout: float) -> bool:
+    """Waits for the nudge, or the end of `other`; False: neither came in time."""
+    ring = asyncio.create_task(nudge.wait())
+    done, _ = await asyncio.wait((ring, other), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    ring.cancel()
+    if ring in done:
+        nudge.clear()
+    return bool(done)
+
+
+async def lines(stream: aio.Stream | aio.DetachedStream) -> AsyncIterator[dict[str, Any]]:
+    """The stream's lines. Raises ValueError for what is no line of JSON object, or too long."""
+    rest = b""
+    async for chunk in stream:
+        rest += chunk
+        *whole, rest = rest.split(b"\n")
+        for raw in whole:
+            line = json.loads(raw)
+            if not isinstance(line, dict):
+                raise ValueError("a line that is no object")
+            yield line
+        if len(rest) > LINE_BYTES_MAX:
+            raise ValueError("a line that does not end")
+
+
+def _integer(line: dict[str, Any], name: str) -> int:
+    value = line.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        raise ValueError(f"a line without {name}")
+    return value
+
+
+def _text(line: dict[str, Any], name: str) -> str:
+    value = line.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"a line without {name}")
+    return value

@@ -1,0 +1,183 @@
+"""What was said, on disk: one append-only file per peer, and the outbox that follows from it.
+
+A file is lines of JSON: `out` (we queued it), `ack` (the other side has it), `in` (we have it, and told so afterwards).
+Every line is on the disk before anybody is told, so a kill at any moment loses nothing that was promised; a line that
+was cut by one is dropped at the next start. Our messages to a peer are numbered 1, 2, 3, ..., under the id of this
+store, which is random: so the other side knows what it has already, and also that a new store begins to count anew.
+
+Knows nothing of sockets and plugins. fsync blocks for some milliseconds, which a chat can afford.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import secrets
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+TEXT_BYTES_MAX = 16 * 1024
+"""Bytes of one message: some pages. It must fit a line of the protocol with room to spare."""
+QUEUE_MESSAGES_MAX = 10_000
+"""Messages that wait for one peer; then `queue` says no instead of filling the disk."""
+HISTORY_MESSAGES_MAX = 10_000
+"""Messages per peer that are kept in memory; older ones stay in the file."""
+
+
+class StoreError(Exception):
+    """The message cannot be taken; the text says why."""
+
+
+@dataclass(slots=True)
+class Message:
+    """One thing said."""
+
+    number: int
+    at_ms: int
+    text: str
+    is_ours: bool
+    is_acked: bool = False
+    """The other side has it on its disk. Always true for theirs."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """Everything with one peer."""
+
+    path: pathlib.Path
+    messages: deque[Message] = field(default_factory=lambda: deque(maxlen=HISTORY_MESSAGES_MAX))
+    outbox: dict[int, Message] = field(default_factory=dict)
+    """What the other side has not acknowledged, in order."""
+    last_out: int = 0
+    last_in: dict[str, int] = field(default_factory=dict)
+    """Store id of the other side -> the highest number that we have."""
+
+
+class Store:
+    """All talks, in one directory."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory / "talks"
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._talks: dict[str, Talk] = {}
+        self.id = self._load_id()
+        for path in sorted(self._directory.glob("*.jsonl")):
+            self._talks[path.stem] = _load(path)
+
+    def peers(self) -> list[str]:
+        """Everybody with whom something was said."""
+        return list(self._talks)
+
+    def talk(self, peer: str) -> Talk:
+        """The talk with one peer; an empty one is made."""
+        if peer not in self._talks:
+            self._talks[peer] = Talk(self._directory / f"{peer}.jsonl")
+        return self._talks[peer]
+
+    def queue(self, peer: str, text: str) -> Message:
+        """Takes a message of ours. When this returns, it will be sent, whatever happens to this process."""
+        talk = self.talk(peer)
+        if not text.strip():
+            raise StoreError("there is nothing to send")
+        if len(text.encode()) > TEXT_BYTES_MAX:
+            raise StoreError(f"the text has {len(text.encode())} bytes, at most {TEXT_BYTES_MAX} fit")
+        if len(talk.outbox) >= QUEUE_MESSAGES_MAX:
+            raise StoreError(f"{QUEUE_MESSAGES_MAX} messages wait already")
+        message = Message(talk.last_out + 1, time.time_ns() // 1_000_000, text, is_ours=True)
+        _append(talk.path, {"k": "out", "n": message.number, "at": message.at_ms, "text": text})
+        talk.last_out = message.number
+        talk.outbox[message.number] = message
+        talk.messages.append(message)
+        return message
+
+    def acknowledge(self, peer: str, number: int) -> Message | None:
+        """The other side has it. None: we knew, or never sent it."""
+        talk = self.talk(peer)
+        message = talk.outbox.get(number)
+        if message is None:
+            return None
+        _append(talk.path, {"k": "ack", "n": number})
+        del talk.outbox[number]
+        message.is_acked = True
+        return message
+
+    def receive(self, peer: str, store_id: str, number: int, at_ms: int, text: str) -> Message | None:
+        """Takes a message of theirs; acknowledge it after this. None: we have it already."""
+        talk = self.talk(peer)
+        if number <= talk.last_in.get(store_id, 0):
+            return None
+        _append(talk.path, {"k": "in", "from": store_id, "n": number, "at": at_ms, "text": text})
+        talk.last_in[store_id] = number
+        message = Message(number, at_ms, text, is_ours=False, is_acked=True)
+        talk.messages.append(message)
+        return message
+
+    def waiting(self) -> dict[str, int]:
+        """Peer -> how many messages wait for it."""
+        return {peer: len(talk.outbox) for peer, talk in self._talks.items() if talk.outbox}
+
+    def _load_id(self) -> str:
+        path = self._directory / "store-id"
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            with fresh.open("w", encoding="ascii") as file:
+                file.write(secrets.token_hex(8))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(path)
+            _sync_directory(self._directory)
+        return path.read_text(encoding="ascii")
+
+
+def _append(path: pathlib.Path, line: dict[str, Any]) -> None:
+    """One line, on the disk when this returns."""
+    is_new = not path.exists()
+    data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        if os.write(handle, data) != len(data):
+            raise StoreError("the disk is full")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if is_new:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _load(path: pathlib.Path) -> Talk:
+    talk = Talk(path)
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole != len(data):
+        # Cut by a kill in the middle of a write: nobody was told about that line.
+        os.truncate(path, whole)
+    for raw in data[:whole].splitlines():
+        _replay(talk, json.loads(raw))
+    return talk
+
+
+def _replay(talk: Talk, line: dict[str, Any]) -> None:
+    kind, number = line["k"], line["n"]
+    if kind == "out":
+        message = Message(number, line["at"], line["text"], is_ours=True)
+        talk.last_out = number
+        talk.outbox[number] = message
+        talk.messages.append(message)
+    elif kind == "ack":
+        known = talk.outbox.pop(number, None)
+        if known is not None:
+            known.is_acked = True
+    elif kind == "in":
+        talk.last_in[line["from"]] = number
+        talk.messages.append(Message(number, line["at"], line["text"], is_ours=False, is_acked=True))

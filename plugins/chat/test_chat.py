@@ -1,0 +1,249 @@
+"""Chat plugins as processes, joined by fake daemons; either side is killed and started again."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "sdk-python" / "src")]
+
+import chat  # noqa: E402
+from store import Store, StoreError  # noqa: E402
+
+from p2pos.testing import Network  # noqa: E402
+
+BARE = [sys.executable, "-E", "-s", "-S", "-B"]
+"""Python without site packages: what a checkout on a fresh machine has."""
+WAIT_S = 20
+"""Seconds after which something hangs."""
+
+
+class Person:
+    """One user: a data directory, and a chat plugin that comes and goes."""
+
+    def __init__(self, net: Network, name: str, directory: pathlib.Path) -> None:
+        self.name = name
+        self._daemon = net[name]
+        self._directory = directory / name
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        env = self._daemon.env("chat", self._directory)
+        command = [*BARE, str(HERE / "main.py")]
+        self._process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL)
+        self._daemon.wait_registered("/chat/1")
+        self._daemon.wait_for((self._directory / "chat.sock").exists)
+        self._daemon.wait_for(lambda: self.cli("peers")[0] == 0)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(WAIT_S)
+        self._daemon.wait_for(lambda: "/chat/1" not in self._daemon._hall.registered)
+
+    def stop(self) -> int:
+        assert self._process is not None
+        self._daemon.ask_to_end()
+        return self._process.wait(WAIT_S)
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(WAIT_S)
+
+    def cli(self, *arguments: str) -> tuple[int, str, str]:
+        command = [
+            sys.executable,
+            "-E",
+            "-s",
+            "-S",
+            "-B",
+            str(HERE / "chat.py"),
+            "--data",
+            str(self._directory),
+            *arguments,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S + 10, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def send(self, to: str, text: str, timeout: float = WAIT_S) -> int:
+        return self.cli("send", to, text, "--timeout", str(timeout))[0]
+
+    def texts(self, name: str, state: str) -> list[str]:
+        code, out, err = self.cli("history", name, "--json", "--last", "10000")
+        assert code == 0, err
+        return [message["text"] for message in json.loads(out)["messages"] if message["state"] == state]
+
+    def queue(self, to: str, *texts: str) -> None:
+        """Sends without waiting for acks, on one connection."""
+        plugin = chat.Plugin(self._directory)
+        for text in texts:
+            plugin.ask(do="send", to=to, text=text)
+        plugin.close()
+
+
+@pytest.fixture
+def people(tmp_path: pathlib.Path) -> Iterator[dict[str, Person]]:
+    with Network("ana", "bo", "mira") as net:
+        all_of_them = {name: Person(net, name, tmp_path) for name in ("ana", "bo", "mira")}
+        yield all_of_them
+        for person in all_of_them.values():
+            person.end()
+
+
+def test_ana_talks_with_bo_and_mira_at_once(people: dict[str, Person]) -> None:
+    ana, bo, mira = people.values()
+    for person in (ana, bo, mira):
+        person.start()
+    assert ana.send("bo", "hello bo") == 0
+    assert ana.send("mira", "hello mira") == 0
+    assert bo.send("ana", "hello ana, bo here") == 0
+    assert mira.send("ana", "hello ana, mira here") == 0
+    assert ana.texts("bo", "acked") == ["hello bo"]
+    assert bo.texts("ana", "received") == ["hello bo"]
+    assert mira.texts("ana", "received") == ["hello mira"]
+    code, out, _ = ana.cli("history")
+    assert code == 0
+    assert "you to bo: hello bo" in out
+    assert "mira: hello ana, mira here" in out
+    assert [person.stop() for person in (ana, bo, mira)] == [0, 0, 0]
+
+
+def test_a_message_to_somebody_away_waits_and_arrives_once(people: dict[str, Person]) -> None:
+    ana, bo, _ = people.values()
+    ana.start()
+    code, _, err = ana.cli("send", "bo", "are you there?", "--timeout", "0.3")
+    assert code == 6
+    assert "stays queued" in err
+    assert "1 messages wait" in ana.cli("peers")[1]
+    bo.start()
+    assert ana.send("bo", "now?") == 0
+    assert bo.texts("ana", "received") == ["are you there?", "now?"]
+
+
+def test_nothing_is_lost_or_doubled_when_the_receiver_is_killed(people: dict[str, Person]) -> None:
+    ana, bo, _ = people.values()
+    ana.start()
+    bo.start()
+    texts = [f"message {number}" for number in range(60)]
+    ana.queue("bo", *texts[:20])
+    bo.kill()
+    acked = ana.texts("bo", "acked")
+    ana.queue("bo", *texts[20:40])
+    bo.start()
+    assert set(acked) <= set(bo.texts("ana", "received") + texts)
+    ana.queue("bo", *texts[40:59])
+    assert ana.send("bo", texts[59]) == 0
+    assert bo.texts("ana", "received") == texts
+    assert ana.texts("bo", "acked") == texts
+
+
+def test_nothing_is_lost_or_doubled_when_the_sender_is_killed(people: dict[str, Person]) -> None:
+    ana, bo, _ = people.values()
+    ana.start()
+    bo.start()
+    texts = [f"message {number}" for number in range(41)]
+    ana.queue("bo", *texts[:20])
+    ana.kill()
+    ana.start()
+    ana.queue("bo", *texts[20:40])
+    assert ana.send("bo", texts[40]) == 0
+    assert bo.texts("ana", "received") == texts
+
+
+def test_what_goes_wrong_has_its_exit_code_and_the_next_step(people: dict[str, Person], tmp_path: pathlib.Path) -> None:
+    ana = people["ana"]
+    ana.start()
+    code, _, err = ana.cli("send", "nobody", "x")
+    assert code == 5
+    assert "your contacts: bo, mira" in err
+    assert ana.cli("send", "bo", "  ")[0] == 1
+    assert ana.cli("send")[0] == 2
+    code, _, err = people["mira"].cli("peers")
+    assert code == 3
+    assert "p2pos plugins start chat" in err
+
+
+def test_follow_tells_what_comes(people: dict[str, Person], tmp_path: pathlib.Path) -> None:
+    ana, bo, _ = people.values()
+    ana.start()
+    bo.start()
+    follower = chat.Plugin(tmp_path / "bo")
+    follower.ask(do="follow")
+    assert ana.send("bo", "did you see?") == 0
+    event = follower.read(WAIT_S)
+    follower.close()
+    assert (event["event"], event["name"], event["text"]) == ("message", "ana", "did you see?")
+
+
+def test_the_terminal_takes_commands_from_a_pipe(people: dict[str, Person], tmp_path: pathlib.Path) -> None:
+    ana, bo, _ = people.values()
+    ana.start()
+    bo.start()
+    command = [sys.executable, str(HERE / "chat.py"), "--data", str(tmp_path / "ana")]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as terminal:
+        assert terminal.stdin is not None
+        assert terminal.stdout is not None
+        terminal.stdin.write("hello?\n/to bo\nhi bo\n")
+        terminal.stdin.flush()
+        said = ""
+        while "bo has it: hi bo" not in said:
+            said += terminal.stdout.readline()
+        terminal.stdin.close()
+        assert terminal.wait(WAIT_S) == 0
+    assert "to whom?" in said
+    assert "people: bo, mira" in said
+
+
+# --- the store alone ---
+
+
+def test_a_line_cut_by_a_kill_is_dropped_and_the_rest_kept(tmp_path: pathlib.Path) -> None:
+    store = Store(tmp_path)
+    store.queue("p2p1q", "one")
+    store.queue("p2p1q", "two")
+    store.acknowledge("p2p1q", 1)
+    path = tmp_path / "talks" / "p2p1q.jsonl"
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        kept = whole[:cut].count(b"\n")
+        again = Store(tmp_path)
+        talk = again.talk("p2p1q")
+        assert (talk.last_out, len(talk.outbox)) == ([0, 1, 2][min(kept, 2)], [0, 1, 2][min(kept, 2)])
+        again.queue("p2p1q", "three")
+        assert Store(tmp_path).talk("p2p1q").messages[-1].text == "three"
+
+
+def test_a_store_knows_itself_and_what_it_has_from_whom(tmp_path: pathlib.Path) -> None:
+    store = Store(tmp_path)
+    assert store.receive("p2p1q", "their-store", 1, 5, "hi") is not None
+    assert store.receive("p2p1q", "their-store", 1, 5, "hi") is None
+    assert store.receive("p2p1q", "their-new-store", 1, 5, "hi from a new disk") is not None
+    again = Store(tmp_path)
+    assert again.id == store.id
+    assert again.receive("p2p1q", "their-store", 1, 5, "hi") is None
+    assert [message.text for message in again.talk("p2p1q").messages] == ["hi", "hi from a new disk"]
+
+
+def test_texts_have_limits(tmp_path: pathlib.Path) -> None:
+    store = Store(tmp_path)
+    store.queue("p2p1q", "x" * 16384)
+    with pytest.raises(StoreError):
+        store.queue("p2p1q", "x" * 16385)
+    with pytest.raises(StoreError):
+        store.queue("p2p1q", " \n")
+
+
+def test_other_peoples_text_plays_no_tricks_on_the_terminal() -> None:
+    assert chat.harmless("a\x1b[2Jb\u202ec\nd") == "a\\u{1b}[2Jb\\u{202e}c\\u{a}d"
+    assert chat.harmless("naïve 🐟") == "naïve 🐟"
