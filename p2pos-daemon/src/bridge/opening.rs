@@ -1,0 +1,117 @@
+//! A plugin asks for "ProtocolName at PeerId": the way out.
+//!
+//! What the plugin writes behind its Open travels with the request: it need not wait for the answer, and a reply comes
+//! after one round trip instead of two.
+
+use std::{future::Future, pin::pin};
+
+use p2pos_host::{Kind, OpenAnswer, OpenRequest, OpenedInfo, PathKind, PluginEnd};
+use p2pos_node::{Answer, Answered, Channel, EndCode, Node, OpenError, Opened, Opening};
+use tracing::debug;
+
+use super::{
+    flow,
+    pump::{self, Outbound},
+    words,
+};
+
+/// Opens at the node, answers the plugin, and carries until the end. Runs as a task of its own.
+///
+/// Whatever ends this before the peer has answered drops the node's half-open stream, and the peer forgets it.
+pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswer) {
+    let (peer, kind) = (request.peer, request.kind);
+    let wanted = p2pos_node::OpenRequest::new(peer, request.protocols)
+        .kind(words::kind_to_peer(kind))
+        .timeout(request.timeout);
+    let cancelled = answer.cancelled();
+    let failed = match kind {
+        Kind::Stream => match open_stream(&node, wanted, &mut answer, cancelled).await {
+            None => return,
+            Some(Ok((answered, outbound))) => return join_stream(answered, outbound, answer).await,
+            Some(Err(error)) => error,
+        },
+        Kind::Datagram => {
+            let opened = tokio::select! {
+                opened = node.open(wanted) => opened,
+                () = cancelled => return,
+            };
+            match opened {
+                Ok(opened) => return join_flow(opened, answer).await,
+                Err(error) => error,
+            }
+        }
+    };
+    debug!(peer = %peer.short(), plugin = request.plugin, code = failed.code(), "open failed");
+    answer.failed(words::open_failure(&failed));
+}
+
+/// `None`: the plugin does not want it any more.
+async fn open_stream(
+    node: &Node,
+    wanted: p2pos_node::OpenRequest,
+    answer: &mut OpenAnswer,
+    cancelled: impl Future<Output = ()>,
+) -> Option<Result<(Answered, Outbound), OpenError>> {
+    let mut cancelled = pin!(cancelled);
+    let opening = tokio::select! {
+        opening = node.begin(wanted) => opening,
+        () = &mut cancelled => return None,
+    };
+    let Opening { send, answer: theirs } = match opening {
+        Ok(opening) => opening,
+        Err(error) => return Some(Err(error)),
+    };
+    let mut outbound = Outbound::new(send);
+    let answered = tokio::select! {
+        answered = wait_and_carry(theirs, &mut outbound, answer) => answered,
+        () = cancelled => return None,
+    };
+    Some(answered.map(|answered| (answered, outbound)))
+}
+
+/// Waits for the peer's answer and lets the plugin's bytes go meanwhile.
+async fn wait_and_carry(
+    theirs: Answer,
+    outbound: &mut Outbound,
+    answer: &mut OpenAnswer,
+) -> Result<Answered, OpenError> {
+    let mut answered = pin!(theirs.wait());
+    let Some(reader) = answer.early_reader() else { return answered.await };
+    tokio::select! {
+        biased;
+        answered = &mut answered => answered,
+        // The plugin has said all that it has to say, or has given up; how that went is told when the stream is joined.
+        _ = outbound.run(reader) => answered.await,
+    }
+}
+
+async fn join_stream(answered: Answered, mut outbound: Outbound, answer: OpenAnswer) {
+    let Answered { protocol, path, mut recv } = answered;
+    match answer.opened(info(protocol, path, 0)).await {
+        Ok(PluginEnd::Stream(plugin)) => pump::pump(plugin, outbound, recv).await,
+        // The plugin has left meanwhile (a flow never comes here): the peer hears that its owner is gone.
+        Ok(PluginEnd::Flow(_)) | Err(_) => {
+            outbound.reset(words::PLUGIN_GONE);
+            recv.stop(EndCode::PLUGIN_GONE);
+        }
+    }
+}
+
+async fn join_flow(opened: Opened, answer: OpenAnswer) {
+    let Opened { protocol, path, channel } = opened;
+    // A stream never comes here; dropping it would tell the peer 403.
+    let Channel::Flow(peer) = channel else { return };
+    let datagram_max = u32::try_from(peer.bytes_max()).unwrap_or(u32::MAX);
+    match answer.opened(info(protocol, path, datagram_max)).await {
+        Ok(PluginEnd::Flow(plugin)) => flow::carry(plugin, peer).await,
+        Ok(PluginEnd::Stream(_)) | Err(_) => peer.close(Some(EndCode::PLUGIN_GONE)),
+    }
+}
+
+fn info(
+    protocol: p2pos_identity::ProtocolName,
+    path: Option<p2pos_node::PathInfo>,
+    datagram_max: u32,
+) -> OpenedInfo {
+    OpenedInfo { protocol, path: path.map_or(PathKind::Unknown, |path| words::path(path.kind)), datagram_max }
+}
