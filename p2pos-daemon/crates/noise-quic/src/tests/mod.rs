@@ -4,9 +4,11 @@
 
 mod craft;
 mod establish;
+mod interplay;
 mod rekey;
 mod retry_and_return;
 mod session;
 mod silence;
 mod unproven;
+mod vectors;
 mod world;

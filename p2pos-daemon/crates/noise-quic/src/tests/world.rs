@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use noq_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    FourTuple, Incoming, ServerConfig, Transmit, TransportConfig,
+    FourTuple, Incoming, ServerConfig, StreamId, Transmit, TransportConfig,
 };
 use p2pos_identity::{PeerId, SecretKey};
 
@@ -91,10 +91,9 @@ impl Conn {
     }
 
     pub(super) fn lost(&self) -> Option<&noq_proto::ConnectionError> {
-        self.events.iter().find_map(|event| match event {
-            Event::ConnectionLost { reason } => Some(reason),
-            _ => None,
-        })
+        self.events
+            .iter()
+            .find_map(|event| if let Event::ConnectionLost { reason } = event { Some(reason) } else { None })
     }
 
     pub(super) fn peer(&self) -> Option<PeerId> {
@@ -117,6 +116,8 @@ pub(super) struct Node {
     tuning: Tuning,
     transport: Arc<TransportConfig>,
     filter: StrangerFilter,
+    /// What noq draws its random numbers from, so that a failed run can be had again.
+    dice: u64,
 }
 
 impl Node {
@@ -124,7 +125,8 @@ impl Node {
         let key = SecretKey::from_seed([seed; 32]);
         let transport = Arc::new(transport);
         Self {
-            endpoint: endpoint(&key, &tuning, &transport),
+            endpoint: endpoint(&key, &tuning, &transport, u64::from(seed)),
+            dice: u64::from(seed),
             addr: address(u16::from(seed), 4000),
             conns: BTreeMap::new(),
             greeting: Greeting::Accept,
@@ -142,7 +144,13 @@ impl Node {
     /// Forgets everything but the identity, as a killed and restarted daemon does.
     pub(super) fn kill_and_restart(&mut self) {
         self.conns.clear();
-        self.endpoint = endpoint(&self.key, &self.tuning, &self.transport);
+        self.throw_dice(self.dice + 1);
+    }
+
+    /// Starts the endpoint anew with other random numbers.
+    pub(super) fn throw_dice(&mut self, dice: u64) {
+        self.dice = dice;
+        self.endpoint = endpoint(&self.key, &self.tuning, &self.transport, dice);
     }
 
     fn lets_in(&self, bytes: &[u8]) -> bool {
@@ -243,13 +251,16 @@ impl Node {
     }
 }
 
-fn endpoint(key: &SecretKey, tuning: &Tuning, transport: &Arc<TransportConfig>) -> Endpoint {
+fn endpoint(key: &SecretKey, tuning: &Tuning, transport: &Arc<TransportConfig>, dice: u64) -> Endpoint {
+    let mut rng_seed = [0; 32];
+    rng_seed[..8].copy_from_slice(&dice.to_le_bytes());
     let mut config = EndpointConfig::new(reset_key(key));
     config
         .supported_versions(vec![QUIC_VERSION])
         .grease_quic_bit(false)
         .cid_generator(cid_generator(key))
-        .min_reset_interval(Duration::from_millis(100));
+        .min_reset_interval(Duration::from_millis(100))
+        .rng_seed(Some(rng_seed));
     let mut server = ServerConfig::new(server_with(key, tuning.clone()), token_key(key));
     server.transport_config(Arc::clone(transport));
     Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
@@ -462,33 +473,36 @@ impl World {
         }
     }
 
-    fn read_to_end(
-        &mut self,
-        node: usize,
-        handle: ConnectionHandle,
-        id: noq_proto::StreamId,
-    ) -> Option<Vec<u8>> {
+    fn read_to_end(&mut self, node: usize, handle: ConnectionHandle, id: StreamId) -> Option<Vec<u8>> {
         let mut message = Vec::new();
         let deadline = self.now + PATIENCE;
-        loop {
-            let mut stream = self.conn(node, handle).quic.recv_stream(id);
-            let mut chunks = stream.read(true).ok()?;
-            let is_finished = loop {
-                match chunks.next(usize::MAX) {
-                    Ok(Some(chunk)) => message.extend_from_slice(&chunk.bytes),
-                    Ok(None) => break true,
-                    Err(noq_proto::ReadError::Blocked) => break false,
-                    Err(noq_proto::ReadError::Reset(_)) => return None,
-                }
-            };
-            let _transmit = chunks.finalize();
-            if is_finished {
-                return Some(message);
-            }
+        while !self.read_now(node, handle, id, &mut message) {
             if self.now > deadline || !self.step() {
                 return None;
             }
         }
+        Some(message)
+    }
+
+    /// Reads what has arrived on a stream; true at its end.
+    pub(super) fn read_now(
+        &mut self,
+        node: usize,
+        handle: ConnectionHandle,
+        id: StreamId,
+        message: &mut Vec<u8>,
+    ) -> bool {
+        let mut stream = self.conn(node, handle).quic.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return false };
+        let is_finished = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => message.extend_from_slice(&chunk.bytes),
+                Ok(None) => break true,
+                Err(_blocked_or_reset) => break false,
+            }
+        };
+        let _transmit = chunks.finalize();
+        is_finished
     }
 
     /// Both directions carry data: the proof that the keys of both sides agree.
