@@ -82,9 +82,8 @@ impl Foreign {
 /// A first byte other than 0, a length of 0, a length over `max`.
 #[inline]
 pub fn measure(bytes: &[u8], max: u32) -> Result<Option<usize>, FrameError> {
-    let length = match announced(bytes, max)? {
-        Some(length) => length,
-        None => return Ok(None),
+    let Some(length) = announced(bytes, max)? else {
+        return Ok(None);
     };
     Ok((bytes.len() >= PREFIX_BYTES + length).then_some(length))
 }

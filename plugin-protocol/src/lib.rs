@@ -33,7 +33,6 @@ pub mod driver;
 #[expect(
     unreachable_pub,
     unnameable_types,
-    clippy::use_self,
     reason = "generated; it is the generator's to write, and nobody outside sees it"
 )]
 mod pb {

@@ -258,11 +258,7 @@ impl Core {
             Some(Asked::GivenUp { stream }) => Some(*stream),
             Some(Asked::Answered(_)) | None => return Ok(()),
         };
-        let answer = match body {
-            Body::Error(error) => Err(error),
-            Body::Reject(reject) => Err(ErrorReply::new(reject.code, reject.reason)),
-            body => Ok(body),
-        };
+        let answer = good_or_bad(body);
         if let (Some(id), Err(error)) = (stream, &answer) {
             self.streams.abandon(id, End::new(error.code));
         }
@@ -538,6 +534,16 @@ pub(super) fn keep(slot: &mut Option<Waker>, waker: &Waker) {
         Some(known) if known.will_wake(waker) => {}
         Some(_) | None => *slot = Some(waker.clone()),
     }
+}
+
+fn good_or_bad(answer: Body) -> Result<Body, ErrorReply> {
+    if let Body::Error(error) = answer {
+        return Err(error);
+    }
+    if let Body::Reject(reject) = answer {
+        return Err(ErrorReply::new(reject.code, reject.reason));
+    }
+    Ok(answer)
 }
 
 /// The stream that a request opens.

@@ -49,7 +49,7 @@ impl Handle {
         result
     }
 
-    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+    fn poll_ended(&self, cx: &Context<'_>) -> Poll<StreamEnd> {
         let mut core = self.shared.lock();
         match core.streams.ended(self.id).or_else(|| session_end(&core)) {
             Some(end) => Poll::Ready(end),
@@ -265,6 +265,22 @@ impl RecvHalf {
         Some(outcome)
     }
 
+    /// Resolves when the stream was reset, or the session ended before its writer was done; also while bytes that were
+    /// read before are still being passed on. Cancel-safe.
+    pub async fn lost(&self) -> StreamEnd {
+        poll_fn(|cx| {
+            let mut core = self.handle.shared.lock();
+            match core.streams.lost(self.handle.id) {
+                Some(end) => Poll::Ready(end),
+                None => {
+                    core.wakers(self.handle.id).watch(cx.waker());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
     /// From now on reading gives no credit back by itself; [`RecvHalf::consumed`] does. For those who hand the bytes on
     /// and want the sender to wait until they are really gone.
     pub const fn set_manual_credit(&mut self) {
@@ -402,21 +418,28 @@ impl Drop for Flow {
     }
 }
 
-/// A stream whose bytes travel on a socket of their own: here are only its opening and its end.
+/// A stream whose bytes travel on a socket of their own: here are only its opening and its end. Dropping it resets the
+/// stream, unless [`Detached::close`] or [`Detached::leave`] came first.
 #[derive(Debug)]
 pub struct Detached {
     handle: Handle,
+    is_left: bool,
 }
 
 impl Detached {
     pub(super) fn new(shared: &Arc<Shared>, id: StreamId) -> Self {
-        Self { handle: Handle::new(shared, id) }
+        Self { handle: Handle::new(shared, id), is_left: false }
     }
 
     /// The stream's id.
     #[must_use]
     pub const fn id(&self) -> StreamId {
         self.handle.id
+    }
+
+    /// Lets dropping it end nothing: its socket will tell.
+    pub const fn leave(&mut self) {
+        self.is_left = true;
     }
 
     /// The daemon's side: tells the plugin how it truly ended, and frees its place.
@@ -443,6 +466,8 @@ impl Detached {
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        self.handle.call(|core, id| core.streams.reset(id, DROPPED));
+        if !self.is_left {
+            self.handle.call(|core, id| core.streams.reset(id, DROPPED));
+        }
     }
 }

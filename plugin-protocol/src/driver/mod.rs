@@ -317,7 +317,7 @@ impl Session {
         poll_fn(|cx| self.poll_ended(cx)).await
     }
 
-    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_ended(&self, cx: &Context<'_>) -> Poll<End> {
         let mut core = self.shared.lock();
         match core.end() {
             Some(end) => Poll::Ready(end),

@@ -42,10 +42,13 @@ impl Outbox {
         self.bytes == 0
     }
 
-    /// Takes what waits, control frames first; returns how many frames the streams gave.
+    /// Takes what waits, control frames first, unless there is plenty already: what the other side does not read must pile
+    /// up where it is counted. Returns how many frames the streams gave.
     pub(super) fn fill(&mut self, control: &mut BytesMut, streams: &mut Streams) -> u64 {
         let mut frames = 0;
-        self.take_control(control);
+        if self.bytes < BATCH_BYTES {
+            self.take_control(control);
+        }
         while self.bytes < BATCH_BYTES
             && let Some(transmit) = streams.poll_transmit(&mut self.pieces)
         {

@@ -168,9 +168,8 @@ where
             };
             core.stats.frames_in += 1;
             let body = &self.buffer[PREFIX_BYTES..PREFIX_BYTES + length];
-            let Some((data, stream)) = frame::parse_data(body)
-                .and_then(|data| Some((StreamId::new(data.stream)?, data)))
-                .map(|(stream, data)| (data, stream))
+            let Some((stream, data)) =
+                frame::parse_data(body).and_then(|data| Some((StreamId::new(data.stream)?, data)))
             else {
                 core.handle_frame(Frame::decode(frame::take_body(&mut self.buffer, length)))?;
                 continue;
@@ -238,7 +237,7 @@ where
     }
 
     /// Takes from the queues what goes out next, and notices when the session is to end.
-    fn fill(&mut self, cx: &mut Context<'_>) {
+    fn fill(&mut self, cx: &Context<'_>) {
         let mut guard = self.shared.lock();
         let core = &mut *guard;
         core.note_task(cx.waker());

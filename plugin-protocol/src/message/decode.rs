@@ -66,10 +66,7 @@ impl Frame {
         let Some(body) = frame.body else {
             return Ok(Self { rid, message: Message::Unknown });
         };
-        let opens = match &body {
-            pb::frame::Body::Open(open) => StreamId::new(open.stream),
-            _ => None,
-        };
+        let opens = if let pb::frame::Body::Open(open) = &body { StreamId::new(open.stream) } else { None };
         match message(body) {
             Ok(Message::Body(Body::Open(_))) if rid.is_none() => {
                 Err(bad_request(rid, opens, "an Open needs a rid".to_owned()))
@@ -90,66 +87,66 @@ fn bad_request(rid: Option<Rid>, opens: Option<StreamId>, what: String) -> Decod
 fn message(body: pb::frame::Body) -> Checked<Message> {
     use pb::frame::Body as Wire;
     Ok(match body {
-        Wire::Data(data) => stream_message(StreamMessage::Data {
+        Wire::Data(data) => Message::Stream(StreamMessage::Data {
             stream: stream(data.stream)?,
             payload: data.payload,
             fin: data.fin,
         }),
         Wire::Window(window) => {
-            stream_message(StreamMessage::Window { stream: stream(window.stream)?, bytes: window.bytes })
+            Message::Stream(StreamMessage::Window { stream: stream(window.stream)?, bytes: window.bytes })
         }
-        Wire::Datagram(datagram) => stream_message(StreamMessage::Datagram {
+        Wire::Datagram(datagram) => Message::Stream(StreamMessage::Datagram {
             flow: stream(datagram.flow)?,
             payload: datagram.payload,
         }),
-        Wire::Reset(reset) => stream_message(StreamMessage::Reset {
-            stream: stream(reset.stream)?,
-            end: end(reset.code, reset.app_code),
-        }),
-        Wire::StopSending(stop) => stream_message(StreamMessage::StopSending {
-            stream: stream(stop.stream)?,
-            end: end(stop.code, stop.app_code),
-        }),
-        Wire::StreamClosed(closed) => stream_message(StreamMessage::StreamClosed {
-            stream: stream(closed.stream)?,
-            facts: stream_closed(&closed),
-        }),
+        Wire::Reset(reset) => {
+            let end = end(reset.code, reset.app_code);
+            Message::Stream(StreamMessage::Reset { stream: stream(reset.stream)?, end })
+        }
+        Wire::StopSending(stop) => {
+            let end = end(stop.code, stop.app_code);
+            Message::Stream(StreamMessage::StopSending { stream: stream(stop.stream)?, end })
+        }
+        Wire::StreamClosed(closed) => {
+            let facts = stream_closed(&closed);
+            Message::Stream(StreamMessage::StreamClosed { stream: stream(closed.stream)?, facts })
+        }
         Wire::Ping(ping) => Message::Ping(ping.nonce),
         Wire::Pong(pong) => Message::Pong(pong.nonce),
-        Wire::Hello(_)
-        | Wire::Welcome(_)
-        | Wire::Challenge(_)
-        | Wire::AuthProof(_)
-        | Wire::Refused(_)
-        | Wire::Attach(_)
-        | Wire::Attached(_) => Message::Handshake(handshake(body)?),
-        Wire::Open(_)
-        | Wire::Opened(_)
-        | Wire::Incoming(_)
-        | Wire::Accept(_)
-        | Wire::Reject(_)
-        | Wire::Contacts(_)
-        | Wire::Register(_)
-        | Wire::Unregister(_)
-        | Wire::ContactList(_) => Message::Body(about_streams_and_names(body)?),
-        Wire::Event(event) => match event_body(event)? {
-            Some(event) => Message::Body(Body::Event(event)),
-            None => Message::Unknown,
-        },
-        Wire::Error(_)
-        | Wire::Done(_)
-        | Wire::Cancel(_)
-        | Wire::Ready(_)
-        | Wire::Status(_)
-        | Wire::Log(_)
-        | Wire::Subscribe(_)
-        | Wire::GoAway(_)
-        | Wire::Shutdown(_) => Message::Body(about_life(body)?),
+        Wire::Hello(hello) => Message::Handshake(hello_message(hello)?),
+        Wire::Welcome(welcome) => Message::Handshake(Handshake::Welcome(Box::new(welcome_message(welcome)?))),
+        Wire::Challenge(challenge) => Message::Handshake(challenge_message(&challenge)?),
+        Wire::AuthProof(proof) => Message::Handshake(auth_proof_message(&proof)?),
+        Wire::Refused(refused) => Message::Handshake(Handshake::Refused(refused_message(refused))),
+        Wire::Attach(attach) => Message::Handshake(attach_message(&attach)?),
+        Wire::Attached(pb::Attached {}) => Message::Handshake(Handshake::Attached),
+        Wire::Open(open) => Message::Body(Body::Open(open_body(&open)?)),
+        Wire::Opened(opened) => Message::Body(Body::Opened(opened_body(&opened)?)),
+        Wire::Incoming(incoming) => Message::Body(Body::Incoming(incoming_body(incoming)?)),
+        Wire::Accept(accept) => Message::Body(Body::Accept(Accept { stream: stream(accept.stream)? })),
+        Wire::Reject(reject) => Message::Body(Body::Reject(reject_body(reject)?)),
+        Wire::Error(error) => Message::Body(Body::Error(error_body(error))),
+        Wire::Done(pb::Done {}) => Message::Body(Body::Done),
+        Wire::Register(register) => Message::Body(Body::Register(register_body(&register)?)),
+        Wire::Unregister(unregister) => Message::Body(Body::Unregister(unregister_body(&unregister)?)),
+        Wire::Cancel(cancel) => Message::Body(cancel_body(cancel)?),
+        Wire::Ready(pb::Ready {}) => Message::Body(Body::Ready),
+        Wire::Status(status) => Message::Body(Body::Status(status_body(status))),
+        Wire::Log(log) => Message::Body(Body::Log(log_body(log))),
+        Wire::Subscribe(subscribe) => Message::Body(Body::Subscribe(subscribe_body(&subscribe)?)),
+        Wire::Event(event) => {
+            event_body(event)?.map_or(Message::Unknown, |event| Message::Body(Body::Event(event)))
+        }
+        Wire::ContactList(pb::ContactList {}) => Message::Body(Body::ContactList),
+        Wire::Contacts(contacts) => Message::Body(contacts_body(contacts)?),
+        Wire::GoAway(away) => {
+            Message::Body(Body::GoAway(GoAway { code: Code::from_number(away.code), reason: away.reason }))
+        }
+        Wire::Shutdown(shutdown) => {
+            let deadline = Duration::from_millis(u64::from(shutdown.deadline_ms));
+            Message::Body(Body::Shutdown(Shutdown { deadline, reason: shutdown.reason }))
+        }
     })
-}
-
-const fn stream_message(message: StreamMessage) -> Message {
-    Message::Stream(message)
 }
 
 fn stream_closed(closed: &pb::StreamClosed) -> StreamClosed {
@@ -162,42 +159,6 @@ fn stream_closed(closed: &pb::StreamClosed) -> StreamClosed {
         }
     };
     StreamClosed { cause, end, bytes_in: closed.bytes_in, bytes_out: closed.bytes_out }
-}
-
-fn handshake(body: pb::frame::Body) -> Checked<Handshake> {
-    use pb::frame::Body as Wire;
-    Ok(match body {
-        Wire::Hello(hello) => hello_message(hello)?,
-        Wire::Welcome(welcome) => Handshake::Welcome(Box::new(welcome_message(welcome)?)),
-        Wire::Challenge(challenge) => Handshake::Challenge {
-            server_nonce: bytes32(&challenge.server_nonce, "Challenge.server_nonce must have 32 bytes")?,
-            server_proof: bytes32(&challenge.server_proof, "Challenge.server_proof must have 32 bytes")?,
-        },
-        Wire::AuthProof(proof) => Handshake::AuthProof {
-            client_proof: match proof.client_proof.as_ref().try_into() {
-                Ok(proof) => proof,
-                Err(_) => {
-                    return rule(Violation {
-                        code: Code::AUTH,
-                        what: "AuthProof.client_proof must have 32 bytes",
-                    });
-                }
-            },
-        },
-        Wire::Refused(refused) => Handshake::Refused(Refused {
-            code: Code::from_number(refused.code),
-            message: refused.message,
-            hint: refused.hint,
-            min_version: refused.min_version,
-            max_version: refused.max_version,
-        }),
-        Wire::Attach(attach) => match Ticket::from_bytes(&attach.ticket) {
-            Some(ticket) => Handshake::Attach(ticket),
-            None => return rule(Violation { code: Code::AUTH, what: "Attach.ticket must have 16 bytes" }),
-        },
-        Wire::Attached(_) => Handshake::Attached,
-        _ => unreachable!("`message` sends only the handshake here"),
-    })
 }
 
 fn hello_message(hello: pb::Hello) -> Checked<Handshake> {
@@ -266,47 +227,65 @@ fn welcome_message(welcome: pb::Welcome) -> Checked<Welcome> {
     })
 }
 
-fn about_streams_and_names(body: pb::frame::Body) -> Checked<Body> {
-    use pb::frame::Body as Wire;
-    Ok(match body {
-        Wire::Open(open) => Body::Open(open_body(&open)?),
-        Wire::Opened(opened) => Body::Opened(Opened {
-            stream: stream(opened.stream)?,
-            protocol: answered_name(&opened.protocol)?,
-            path: path_kind(opened.path),
-            ticket: ticket(&opened.ticket)?,
-            datagram_max: opened.datagram_max,
-        }),
-        Wire::Incoming(incoming) => Body::Incoming(Incoming {
-            stream: stream(incoming.stream)?,
-            peer: answered_peer(&incoming.peer)?,
-            protocol: answered_name(&incoming.protocol)?,
-            kind: kind(incoming.kind).or_else(|_| broken("an Incoming of a Kind that was not agreed"))?,
-            path: path_kind(incoming.path),
-            petname: some_text(incoming.petname),
-            is_contact: incoming.is_contact,
-            ticket: ticket(&incoming.ticket)?,
-            datagram_max: incoming.datagram_max,
-        }),
-        Wire::Accept(accept) => Body::Accept(Accept { stream: stream(accept.stream)? }),
-        Wire::Reject(reject) => Body::Reject(Reject {
-            stream: stream(reject.stream)?,
-            code: match Code::from_number(reject.code) {
-                Code::NOT_READY => Code::NOT_READY,
-                _ => Code::REFUSED,
-            },
-            reason: reject.reason,
-        }),
-        Wire::Contacts(contacts) => {
-            Body::Contacts(contacts.contacts.into_iter().map(contact).collect::<Checked<_>>()?)
-        }
-        Wire::Register(register) => Body::Register(register_body(&register)?),
-        Wire::Unregister(unregister) => Body::Unregister(Unregister {
-            names: unregister.names.iter().map(|text| name(text)).collect::<Checked<_>>()?,
-        }),
-        Wire::ContactList(_) => Body::ContactList,
-        _ => unreachable!("`message` sends only these here"),
+fn challenge_message(challenge: &pb::Challenge) -> Checked<Handshake> {
+    Ok(Handshake::Challenge {
+        server_nonce: bytes32(&challenge.server_nonce, "Challenge.server_nonce must have 32 bytes")?,
+        server_proof: bytes32(&challenge.server_proof, "Challenge.server_proof must have 32 bytes")?,
     })
+}
+
+fn auth_proof_message(proof: &pb::AuthProof) -> Checked<Handshake> {
+    match proof.client_proof.as_ref().try_into() {
+        Ok(client_proof) => Ok(Handshake::AuthProof { client_proof }),
+        Err(_) => rule(Violation { code: Code::AUTH, what: "AuthProof.client_proof must have 32 bytes" }),
+    }
+}
+
+fn refused_message(refused: pb::Refused) -> Refused {
+    Refused {
+        code: Code::from_number(refused.code),
+        message: refused.message,
+        hint: refused.hint,
+        min_version: refused.min_version,
+        max_version: refused.max_version,
+    }
+}
+
+fn attach_message(attach: &pb::Attach) -> Checked<Handshake> {
+    match Ticket::from_bytes(&attach.ticket) {
+        Some(ticket) => Ok(Handshake::Attach(ticket)),
+        None => rule(Violation { code: Code::AUTH, what: "Attach.ticket must have 16 bytes" }),
+    }
+}
+
+fn opened_body(opened: &pb::Opened) -> Checked<Opened> {
+    Ok(Opened {
+        stream: stream(opened.stream)?,
+        protocol: answered_name(&opened.protocol)?,
+        path: path_kind(opened.path),
+        ticket: ticket(&opened.ticket)?,
+        datagram_max: opened.datagram_max,
+    })
+}
+
+fn incoming_body(incoming: pb::Incoming) -> Checked<Incoming> {
+    Ok(Incoming {
+        stream: stream(incoming.stream)?,
+        peer: answered_peer(&incoming.peer)?,
+        protocol: answered_name(&incoming.protocol)?,
+        kind: kind(incoming.kind).or_else(|_| broken("an Incoming of a Kind that was not agreed"))?,
+        path: path_kind(incoming.path),
+        petname: some_text(incoming.petname),
+        is_contact: incoming.is_contact,
+        ticket: ticket(&incoming.ticket)?,
+        datagram_max: incoming.datagram_max,
+    })
+}
+
+/// Whatever code but 306 the plugin chose, the peer is told 305.
+fn reject_body(reject: pb::Reject) -> Checked<Reject> {
+    let code = if reject.code == Code::NOT_READY.number() { Code::NOT_READY } else { Code::REFUSED };
+    Ok(Reject { stream: stream(reject.stream)?, code, reason: reject.reason })
 }
 
 fn open_body(open: &pb::Open) -> Checked<Open> {
@@ -359,12 +338,26 @@ fn registration(protocol: &pb::Protocol) -> Checked<Registration> {
     })
 }
 
-fn contact(contact: pb::Contact) -> Checked<Contact> {
-    Ok(Contact {
-        peer: answered_peer(&contact.peer)?,
-        petname: contact.petname,
-        is_connected: contact.is_connected,
-    })
+fn unregister_body(unregister: &pb::Unregister) -> Checked<Unregister> {
+    let names = unregister.names.iter().map(|text| name(text)).collect::<Checked<_>>()?;
+    Ok(Unregister { names })
+}
+
+fn cancel_body(cancel: pb::Cancel) -> Checked<Body> {
+    Rid::new(cancel.target)
+        .map_or_else(|| value("a Cancel needs a target".to_owned()), |target| Ok(Body::Cancel(target)))
+}
+
+fn contacts_body(contacts: pb::Contacts) -> Checked<Body> {
+    contacts
+        .contacts
+        .into_iter()
+        .map(|contact| {
+            let peer = answered_peer(&contact.peer)?;
+            Ok(Contact { peer, petname: contact.petname, is_connected: contact.is_connected })
+        })
+        .collect::<Checked<_>>()
+        .map(Body::Contacts)
 }
 
 fn event_body(event: pb::Event) -> Checked<Option<Event>> {
@@ -390,61 +383,42 @@ const fn event_kind(kind: pb::EventKind) -> Option<EventKind> {
     }
 }
 
-fn about_life(body: pb::frame::Body) -> Checked<Body> {
-    use pb::frame::Body as Wire;
-    Ok(match body {
-        Wire::Error(error) => Body::Error(ErrorReply {
-            code: Code::from_number(error.code),
-            message: error.message,
-            hint: error.hint,
-            retry_after: milliseconds(error.retry_after_ms),
-            stream: StreamId::new(error.stream),
-            details: error.details,
-        }),
-        Wire::Done(_) => Body::Done,
-        Wire::Cancel(cancel) => match Rid::new(cancel.target) {
-            Some(target) => Body::Cancel(target),
-            None => return value("a Cancel needs a target".to_owned()),
-        },
-        Wire::Ready(_) => Body::Ready,
-        Wire::Status(status) => Body::Status(Status {
-            health: match status.health() {
-                pb::status::Health::Unspecified | pb::status::Health::Ok => Health::Ok,
-                pb::status::Health::Degraded => Health::Degraded,
-                pb::status::Health::WaitingNetwork => Health::WaitingNetwork,
-            },
-            text: status.text,
-        }),
-        Wire::Log(log) => Body::Log(Log {
-            level: match log.level() {
-                pb::log::Level::Unspecified | pb::log::Level::Info => Level::Info,
-                pb::log::Level::Debug => Level::Debug,
-                pb::log::Level::Warn => Level::Warn,
-                pb::log::Level::Error => Level::Error,
-            },
-            text: log.text,
-        }),
-        Wire::Subscribe(subscribe) => Body::Subscribe(Subscribe {
-            kinds: subscribe
-                .kinds
-                .iter()
-                .map(|&number| {
-                    pb::EventKind::try_from(number)
-                        .ok()
-                        .and_then(event_kind)
-                        .ok_or_else(|| Wrong::Value(format!("EventKind {number} is not known here")))
-                })
-                .collect::<Checked<_>>()?,
-        }),
-        Wire::GoAway(away) => {
-            Body::GoAway(GoAway { code: Code::from_number(away.code), reason: away.reason })
-        }
-        Wire::Shutdown(shutdown) => Body::Shutdown(Shutdown {
-            deadline: Duration::from_millis(u64::from(shutdown.deadline_ms)),
-            reason: shutdown.reason,
-        }),
-        _ => unreachable!("`message` sends only these here"),
-    })
+fn error_body(error: pb::Error) -> ErrorReply {
+    ErrorReply {
+        code: Code::from_number(error.code),
+        message: error.message,
+        hint: error.hint,
+        retry_after: milliseconds(error.retry_after_ms),
+        stream: StreamId::new(error.stream),
+        details: error.details,
+    }
+}
+
+fn status_body(status: pb::Status) -> Status {
+    let health = match status.health() {
+        pb::status::Health::Unspecified | pb::status::Health::Ok => Health::Ok,
+        pb::status::Health::Degraded => Health::Degraded,
+        pb::status::Health::WaitingNetwork => Health::WaitingNetwork,
+    };
+    Status { health, text: status.text }
+}
+
+fn log_body(log: pb::Log) -> Log {
+    let level = match log.level() {
+        pb::log::Level::Debug => Level::Debug,
+        pb::log::Level::Unspecified | pb::log::Level::Info => Level::Info,
+        pb::log::Level::Warn => Level::Warn,
+        pb::log::Level::Error => Level::Error,
+    };
+    Log { level, text: log.text }
+}
+
+fn subscribe_body(subscribe: &pb::Subscribe) -> Checked<Subscribe> {
+    let known = |&number: &i32| {
+        let kind = pb::EventKind::try_from(number).ok().and_then(event_kind);
+        kind.ok_or_else(|| Wrong::Value(format!("EventKind {number} is not known here")))
+    };
+    Ok(Subscribe { kinds: subscribe.kinds.iter().map(known).collect::<Checked<_>>()? })
 }
 
 fn stream(number: u32) -> Checked<StreamId> {

@@ -254,6 +254,14 @@ impl Receiver {
         matches!(self.state, RecvState::Ended(_))
     }
 
+    /// Why it ended, if not by a fin.
+    pub(super) const fn lost(&self) -> Option<StreamEnd> {
+        match self.state {
+            RecvState::Ended(end) => Some(end),
+            RecvState::Open | RecvState::Draining | RecvState::Finished | RecvState::Stopped { .. } => None,
+        }
+    }
+
     pub(super) const fn allowance(&self) -> Option<u32> {
         self.allowance
     }
@@ -365,8 +373,8 @@ impl Receiver {
         }
     }
 
-    /// Ends with the session. Whoever sent a fin has said all that there is to say, so that stays readable.
-    pub(super) fn end_with_session(&mut self, end: StreamEnd) {
+    /// Ends, unless the fin has come: who sent it has said all that there is to say, so that stays readable.
+    pub(super) fn end_unfinished(&mut self, end: StreamEnd) {
         if self.state != RecvState::Draining {
             self.end(end);
         }

@@ -250,7 +250,6 @@ struct Slot {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all slots are streams, and there are at most 256")]
 enum What {
     Stream { send: Sender, recv: Receiver },
     Flow(Flow),
@@ -440,7 +439,7 @@ impl Streams {
             return;
         };
         if slot.receiver().is_some_and(|recv| recv.stop(end)) {
-            slot.cause.get_or_insert((self.book.config.role.own_cause(), end));
+            slot.cause.get_or_insert_with(|| (self.book.config.role.own_cause(), end));
             self.book.control.push_back(StreamMessage::StopSending { stream: id, end });
         }
         self.book.settle(id, slot);
@@ -459,6 +458,16 @@ impl Streams {
             What::Detached { ended } => *ended,
         };
         ended.or_else(|| slot.is_over.then_some(StreamEnd::LOCAL))
+    }
+
+    /// Why there is nothing more to read, if the stream ended otherwise than by a fin; known while bytes wait elsewhere.
+    #[must_use]
+    pub fn lost(&self, id: StreamId) -> Option<StreamEnd> {
+        match self.slots.get(&id).map(|slot| &slot.what) {
+            Some(What::Stream { recv, .. }) => recv.lost(),
+            Some(What::Flow(_) | What::Detached { .. }) => None,
+            None => Some(StreamEnd::LOCAL),
+        }
     }
 
     /// How it truly ended, once that is known.
@@ -522,7 +531,7 @@ impl Streams {
         let end = StreamEnd { how: How::Session, end };
         self.book.control.clear();
         for (id, slot) in &mut self.slots {
-            slot.what.end_with_session(end);
+            slot.what.end_unfinished(end);
             self.book.conclude(*id, slot, None);
         }
         self.slots.retain(|_, slot| !slot.is_done());
@@ -654,11 +663,11 @@ impl What {
         }
     }
 
-    fn end_with_session(&mut self, end: StreamEnd) {
+    fn end_unfinished(&mut self, end: StreamEnd) {
         match self {
             Self::Stream { send, recv } => {
                 send.end(end);
-                recv.end_with_session(end);
+                recv.end_unfinished(end);
             }
             Self::Flow(_) | Self::Detached { .. } => self.end(end),
         }

@@ -53,7 +53,7 @@ impl Streams {
         let Some(slot) = live(&mut self.slots, &mut self.book, id)? else {
             return Ok(());
         };
-        slot.cause.get_or_insert((self.book.config.role.other_cause(), end));
+        slot.cause.get_or_insert_with(|| (self.book.config.role.other_cause(), end));
         slot.what.end(StreamEnd { how: How::Reset, end });
         self.book.events.push_back(Event::Changed(id));
         self.book.settle(id, slot);
@@ -70,7 +70,7 @@ impl Streams {
         };
         if !send.is_over() {
             send.stop(end);
-            slot.cause.get_or_insert((self.book.config.role.other_cause(), end));
+            slot.cause.get_or_insert_with(|| (self.book.config.role.other_cause(), end));
             self.book.make_ready(id, slot);
             self.book.events.push_back(Event::Changed(id));
         }
@@ -85,10 +85,8 @@ impl Streams {
             return Ok(());
         };
         let end = StreamEnd { how: How::Reset, end: facts.end.unwrap_or(End::new(Code::PROTOCOL)) };
-        match facts.cause {
-            Cause::Finished => slot.what.end_with_session(end),
-            Cause::ResetLocal | Cause::ResetRemote => slot.what.end(end),
-        }
+        // A whole stream that was ended is told by Reset before; what came with its fin is good, and stays readable.
+        slot.what.end_unfinished(end);
         self.book.conclude(id, slot, Some(facts));
         self.forget_if_done(id);
         Ok(())
@@ -290,7 +288,7 @@ impl Book {
     /// Ends a stream from our side, and says so.
     pub(super) fn reset(&mut self, id: StreamId, slot: &mut Slot, end: End) {
         self.control.push_back(StreamMessage::Reset { stream: id, end });
-        slot.cause.get_or_insert((self.config.role.own_cause(), end));
+        slot.cause.get_or_insert_with(|| (self.config.role.own_cause(), end));
         slot.what.end(StreamEnd { how: How::Local, end });
         self.events.push_back(Event::Changed(id));
         self.settle(id, slot);
