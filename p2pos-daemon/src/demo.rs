@@ -4,6 +4,7 @@
 //! become each other's contacts as people's would, and the demo speaks through them as any plugin does. Whatever way it
 //! ends, processes and folder go with it; with `--keep` both stay, and the demo says how to use and end them.
 
+mod chat;
 mod daemons;
 mod echo;
 mod place;
@@ -12,11 +13,13 @@ mod show;
 mod stage;
 mod traffic;
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use p2pos_control::{DemoReport, Document, Failure, Status};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::chat::FrontEnd;
 pub(crate) use self::report::render;
 use self::show::Show;
 use self::stage::Stage;
@@ -32,6 +35,19 @@ const ECHO: &str = "echo";
 const HELLO: &str = "hello-sh";
 /// The plugin that people talk with; it needs Python.
 const CHAT: &str = "chat";
+
+/// Is the echo plugin, in a process that a demo's daemon has started.
+pub(crate) fn echo_plugin() -> ExitCode {
+    match p2pos_plugin_echo::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Its daemon keeps what it writes there, for `plugins logs`.
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// What the command line asked for.
 #[derive(Clone, Copy, Debug)]
@@ -83,16 +99,33 @@ async fn play(stage: &mut Stage, orders: Orders, output: Output) -> Result<DemoR
         }
     }
     output.say("they are each other's contacts, and their plugins run");
-    let mut traffic = Traffic::begin(stage.daemons(), &statuses, Show::to(output)).await?;
+    let mut is_verified = true;
     if has_python {
-        traffic.chat(&mut report).await?;
+        is_verified &= talk(stage, &mut report).await?;
+        output.say("their chat plugins have talked");
     }
+    let mut traffic = Traffic::begin(stage.daemons(), &statuses, Show::to(output)).await?;
     traffic.hello(&mut report).await?;
     traffic.round_trips(&mut report).await?;
     traffic.datagrams(&mut report).await?;
     traffic.bulk(orders.bytes, &mut report).await?;
-    report.is_verified = traffic.is_verified() && report.transfers.iter().all(|moved| moved.is_verified);
+    report.is_verified = is_verified && traffic.is_verified();
     Ok(report)
+}
+
+/// A with each of the others, both ways, as the people of 2011 did. Whether every line arrived.
+async fn talk(stage: &Stage, report: &mut DemoReport) -> Result<bool, Failure> {
+    let front_end = FrontEnd::of(stage.plugins());
+    let [first, others @ ..] = stage.daemons() else { return Ok(true) };
+    let mut is_verified = true;
+    for other in others {
+        for (from, to) in [(first, other), (other, first)] {
+            let (line, has_arrived) = front_end.exchange(from, to).await?;
+            report.chat.push(line);
+            is_verified &= has_arrived;
+        }
+    }
+    Ok(is_verified)
 }
 
 /// Everybody gets everybody else as a contact, by a petname and the address of this machine.

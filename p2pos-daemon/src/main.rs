@@ -1,7 +1,7 @@
 //! The `p2pos` command: the daemon and its command line in one binary.
 //!
-//! This file only decides whether the process is the host's guard, which must come before any thread, runtime or
-//! logger exists, or a command line.
+//! This file only decides what the process is: the host's guard, which must come before any thread, runtime or logger
+//! exists; the echo plugin, for the demo; or a command line.
 
 mod app;
 mod bridge;
@@ -17,8 +17,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == app::GUARD_WORD) {
-        p2pos_host::guard_main(words);
+    match words.next() {
+        Some(word) if word == app::GUARD_WORD => p2pos_host::guard_main(words),
+        Some(word) if word == demo::ECHO_WORD => demo::echo_plugin(),
+        Some(_) | None => cli::run(),
     }
-    cli::run()
 }

@@ -1,5 +1,7 @@
 //! What the demo sets up and must take down again: a folder and daemons.
 
+use std::path::Path;
+
 use p2pos_control::{Failure, Status};
 
 use super::Orders;
@@ -16,15 +18,15 @@ pub(super) struct Stage {
     // Before the folder: whoever works in it must be gone first.
     daemons: Vec<Daemon>,
     folder: Folder,
+    found: Found,
 }
 
 impl Stage {
     /// Makes the folder and starts the daemons.
     pub(super) fn set(orders: Orders) -> Result<Self, Failure> {
-        let found = Found::look()?;
-        let mut stage = Self { daemons: Vec::new(), folder: Folder::make()? };
+        let mut stage = Self { daemons: Vec::new(), folder: Folder::make()?, found: Found::look()? };
         for name in NAMES.into_iter().take(orders.peers.into()) {
-            stage.daemons.push(Daemon::start(name, &found, &stage.folder, orders.keep)?);
+            stage.daemons.push(Daemon::start(name, &stage.found, &stage.folder, orders.keep)?);
         }
         Ok(stage)
     }
@@ -40,6 +42,11 @@ impl Stage {
 
     pub(super) fn daemons(&self) -> &[Daemon] {
         &self.daemons
+    }
+
+    /// Where the bundled plugins lie.
+    pub(super) fn plugins(&self) -> &Path {
+        &self.found.plugins
     }
 
     /// Ends everything and removes it.

@@ -13,7 +13,7 @@ use p2pos_plugin_protocol::message::PathKind;
 use tokio::time::timeout;
 
 use super::daemons::Daemon;
-use super::echo::{self, DATAGRAM_PROTOCOL, ECHO_PROTOCOL};
+use super::echo;
 use super::show::Show;
 use crate::tool;
 
@@ -78,11 +78,6 @@ impl Traffic {
         self.ends[1..].iter().map(|other| (&self.ends[0], other))
     }
 
-    /// Lines between the chat plugins.
-    pub(super) async fn chat(&mut self, _report: &mut DemoReport) -> Result<(), Failure> {
-        Ok(())
-    }
-
     /// One line of shell at the other end, one process per stream.
     pub(super) async fn hello(&mut self, report: &mut DemoReport) -> Result<(), Failure> {
         let mut is_right = true;
@@ -106,7 +101,7 @@ impl Traffic {
     /// Small messages there and back on one open stream.
     pub(super) async fn round_trips(&mut self, report: &mut DemoReport) -> Result<(), Failure> {
         let (here, there) = (&self.ends[0], &self.ends[1]);
-        let mut stream = open(here, there, ECHO_PROTOCOL).await?;
+        let mut stream = open(here, there, p2pos_plugin_echo::ECHO).await?;
         let mut times = Vec::new();
         let mut is_right = true;
         for round in 0..ROUNDS_BEFORE + ROUNDS {
@@ -131,7 +126,7 @@ impl Traffic {
     /// Datagrams there and back; some may get lost, none may be changed.
     pub(super) async fn datagrams(&mut self, report: &mut DemoReport) -> Result<(), Failure> {
         let (here, there) = (&self.ends[0], &self.ends[1]);
-        let request = OpenRequest::new(there.peer, name(DATAGRAM_PROTOCOL));
+        let request = OpenRequest::new(there.peer, name(p2pos_plugin_echo::ECHO_DATAGRAM));
         let flow = here.client.open_datagrams(request).await.map_err(tool::failed)?;
         let (mut received, mut is_right) = (0, true);
         for number in 0..DATAGRAMS {
@@ -162,14 +157,15 @@ impl Traffic {
             let begun = Instant::now();
             // Every other one is asked for by who gets it, so that both directions of opening are seen.
             let is_verified = if index % 2 == 0 {
-                echo::fill(open(from, to, echo::SINK_PROTOCOL).await?, share, |moved| bar.moved(moved))
+                echo::fill(open(from, to, p2pos_plugin_echo::SINK).await?, share, |moved| bar.moved(moved))
                     .await?
             } else {
-                echo::draw(open(to, from, echo::SOURCE_PROTOCOL).await?, share, |moved| bar.moved(moved))
+                echo::draw(open(to, from, p2pos_plugin_echo::SOURCE).await?, share, |moved| bar.moved(moved))
                     .await?
             };
             let took = begun.elapsed();
             drop(bar);
+            self.is_verified &= is_verified;
             report.transfers.push(DemoTransfer {
                 from: from.name.to_owned(),
                 to: to.name.to_owned(),

@@ -1,2 +1,5 @@
-//! A plugin that sends back what it gets.
-fn main() {}
+//! The echo plugin as a program of its own: see the library beside it.
+
+fn main() -> anyhow::Result<()> {
+    p2pos_plugin_echo::run()
+}
