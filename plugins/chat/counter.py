@@ -20,10 +20,10 @@ import os
 import pathlib
 from typing import Any
 
+from p2pos import P2posError, aio
+
 from delivery import Delivery
 from store import Message, Store, StoreError
-
-from p2pos import P2posError, aio
 
 SOCKET = "chat.sock"
 REQUEST_BYTES_MAX = 256 * 1024

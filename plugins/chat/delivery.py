@@ -18,9 +18,9 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from store import TEXT_BYTES_MAX, Message, Store
-
 from p2pos import P2posError, SessionEnded, aio
+
+from store import TEXT_BYTES_MAX, Message, Store
 
 PROTOCOL = "/chat/1"
 LINE_BYTES_MAX = 8 * TEXT_BYTES_MAX

@@ -16,11 +16,11 @@ for _place in (os.environ.get("P2POS_SDK_PYTHON"), pathlib.Path(__file__).resolv
         sys.path.insert(0, str(_place))
         break
 
+from p2pos import LaunchError, P2posError, aio  # noqa: E402
+
 from counter import Counter  # noqa: E402
 from delivery import Delivery  # noqa: E402
 from store import Store  # noqa: E402
-
-from p2pos import LaunchError, P2posError, aio  # noqa: E402
 
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG: starting again would not help."""

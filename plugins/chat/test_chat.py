@@ -15,10 +15,10 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "sdk-python" / "src")]
 
+from p2pos.testing import Network  # noqa: E402
+
 import chat  # noqa: E402
 from store import Store, StoreError  # noqa: E402
-
-from p2pos.testing import Network  # noqa: E402
 
 BARE = [sys.executable, "-E", "-s", "-S", "-B"]
 """Python without site packages: what a checkout on a fresh machine has."""

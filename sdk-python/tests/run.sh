@@ -1,41 +1,36 @@
 #!/bin/sh
-# Runs everything that concerns the Python SDK and the Python plugins: types, style, tests on the oldest and the newest protobuf runtime,
-# and once more without any package on the bare python3. Virtual environments are kept in .venv/ and made once.
+# Everything that concerns the Python SDK and the chat plugin. Virtual environments are made once, in .venv/.
 #
-#   tests/run.sh            all
-#   tests/run.sh quick      only the tests, with the newest runtime
-#   tests/run.sh bare       only what needs no pip (works offline): the SDK and the chat plugin under unittest-like smoke
+#   tests/run.sh            bare, the newest and the oldest protobuf runtime, types, style
+#   tests/run.sh quick      bare, and the tests with the newest runtime
+#   tests/run.sh bare       only what needs no pip at all: works offline
 set -eu
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
 mode="${1:-all}"
 
-venv() { # name, packages...
-    name="$1"
-    shift
-    if [ ! -e ".venv/$name/made" ]; then
-        "$python" -m venv ".venv/$name"
-        ".venv/$name/bin/pip" install --quiet --disable-pip-version-check "$@"
-        touch ".venv/$name/made"
+environment() { # requirements file without its ending
+    if ! cmp -s "requirements-$1.txt" ".venv/$1/installed.txt"; then
+        rm -rf ".venv/$1"
+        "$python" -m venv ".venv/$1"
+        ".venv/$1/bin/pip" install --quiet --disable-pip-version-check -r "requirements-$1.txt"
+        cp "requirements-$1.txt" ".venv/$1/installed.txt"
     fi
 }
 
-tests() { # name
+tests() { # environment
     ".venv/$1/bin/python" -m pytest
     ".venv/$1/bin/python" -m pytest -c pyproject.toml --rootdir . ../plugins/chat
 }
 
-if [ "$mode" = bare ] || [ "$mode" = all ]; then
-    "$python" -I -S -B tests/bare.py
-fi
-if [ "$mode" = quick ] || [ "$mode" = all ]; then
-    venv newest protobuf pytest hypothesis
-    tests newest
-fi
-if [ "$mode" = all ]; then
-    venv oldest protobuf==4.25.8 grpcio-tools==1.62.3 pytest hypothesis mypy ruff
-    tests oldest
-    .venv/oldest/bin/ruff check . ../plugins/chat
-    .venv/oldest/bin/ruff format --check . ../plugins/chat
-    .venv/oldest/bin/mypy
-fi
+"$python" -I -S -B tests/bare.py
+[ "$mode" != bare ] || exit 0
+environment test
+tests test
+[ "$mode" != quick ] || exit 0
+environment lint
+tests lint
+.venv/lint/bin/python tests/generate_pb.py --check
+.venv/lint/bin/ruff check . ../plugins/chat
+.venv/lint/bin/ruff format --check . ../plugins/chat
+.venv/lint/bin/mypy

@@ -12,7 +12,7 @@ from p2pos.errors import HandshakeRefused
 from p2pos.handshake import Acceptor, Secrets
 from p2pos.protocol import Role, Session, Settings
 from p2pos.streams import End, Source
-from p2pos.testing import Desk, Hall
+from p2pos.testing._desk import Desk, Hall
 
 TOLD = load("malformed.json")
 JUDGE = TOLD["daemon"]

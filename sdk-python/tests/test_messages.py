@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vectors import PROTOCOL, load, plain, snake
 
 from p2pos import messages as m
+from p2pos.codec import decode_frame, encode_frame
 from p2pos.errors import WireError
 
 FRAMES = load("frames.json")
@@ -26,15 +27,15 @@ def by_id(cases: list[dict[str, Any]]) -> pytest.MarkDecorator:
 @by_id(FRAMES["frames"])
 def test_a_golden_frame_is_encoded_and_decoded_exactly(case: dict[str, Any]) -> None:
     raw = bytes.fromhex(case["hex"])
-    rid, body = m.decode_frame(raw[4:])
+    rid, body = decode_frame(raw[4:])
     assert body is not None
     assert (snake(type(body).__name__), rid, plain(body)) == (case["message"], case["rid"], case["body"])
-    assert m.encode_frame(body, rid) == raw
+    assert encode_frame(body, rid) == raw
 
 
 @by_id(FRAMES["decode_only"])
 def test_other_legal_encodings_decode_to_the_same(case: dict[str, Any]) -> None:
-    rid, body = m.decode_frame(bytes.fromhex(case["hex"])[4:])
+    rid, body = decode_frame(bytes.fromhex(case["hex"])[4:])
     found = (snake(type(body).__name__), rid, plain(body)) if body is not None else (None, rid, {})
     assert found == (case["message"], case["rid"], case["body"])
 
@@ -42,7 +43,7 @@ def test_other_legal_encodings_decode_to_the_same(case: dict[str, Any]) -> None:
 @by_id(BROKEN)
 def test_broken_protobuf_is_refused(case: dict[str, Any]) -> None:
     with pytest.raises(WireError):
-        m.decode_frame(bytes.fromhex(case["hex"])[4:])
+        decode_frame(bytes.fromhex(case["hex"])[4:])
 
 
 def test_every_message_has_a_golden_frame() -> None:
@@ -60,7 +61,7 @@ def test_a_truncated_frame_never_decodes_to_something_else_than_an_error_or_a_pr
         raw = bytes.fromhex(case["hex"])[4:]
         for end in range(len(raw)):
             try:
-                m.decode_frame(raw[:end])
+                decode_frame(raw[:end])
             except WireError:
                 continue
 
@@ -68,11 +69,11 @@ def test_a_truncated_frame_never_decodes_to_something_else_than_an_error_or_a_pr
 @given(st.binary(max_size=200))
 def test_gibberish_decodes_or_is_refused_and_nothing_else(data: bytes) -> None:
     try:
-        rid, body = m.decode_frame(data)
+        rid, body = decode_frame(data)
     except WireError:
         return
     if body is not None:
-        assert m.decode_frame(m.encode_frame(body, rid)[4:]) == (rid, body)
+        assert decode_frame(encode_frame(body, rid)[4:]) == (rid, body)
 
 
 def _values(wire: m.Wire) -> st.SearchStrategy[Any]:
@@ -105,7 +106,7 @@ any_frame = st.tuples(st.integers(0, (1 << 32) - 1), st.sampled_from(list(m.BODI
 @given(any_frame)
 def test_what_is_encoded_is_decoded_again(frame: tuple[int, m.Message]) -> None:
     rid, body = frame
-    assert m.decode_frame(m.encode_frame(body, rid)[4:]) == (rid, body)
+    assert decode_frame(encode_frame(body, rid)[4:]) == (rid, body)
 
 
 # --- the second judge ---
@@ -122,7 +123,7 @@ def _official() -> Any:
 def test_the_official_runtime_makes_the_same_bytes(frame: tuple[int, m.Message]) -> None:
     pb = _official()
     rid, body = frame
-    raw = m.encode_frame(body, rid)[4:]
+    raw = encode_frame(body, rid)[4:]
     theirs = pb.Frame.FromString(raw)
     assert theirs.SerializeToString(deterministic=True) == raw
     assert (theirs.rid, theirs.WhichOneof("body")) == (rid, snake(type(body).__name__))

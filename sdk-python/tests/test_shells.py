@@ -18,6 +18,7 @@ from vectors import PROTOCOL
 import p2pos
 from p2pos import aio, sync
 from p2pos import messages as m
+from p2pos.codec import encode_frame
 from p2pos.codes import Code
 from p2pos.launch import Launch
 from p2pos.testing import FakeDaemon, Network, RemoteStream, fake_peer_id
@@ -364,7 +365,7 @@ def test_what_a_plugin_does_wrong_fails_its_test() -> None:
     daemon = FakeDaemon()
     launch = daemon.launch()
     sock = launch.dial()
-    sock.sendall(m.encode_frame(launch.hello(), 1) + m.encode_frame(m.Data(99, b"x")))
+    sock.sendall(encode_frame(launch.hello(), 1) + encode_frame(m.Data(99, b"x")))
     while sock.recv(65536):
         pass
     sock.close()
@@ -442,7 +443,7 @@ def test_the_daemon_may_deliver_one_byte_at_a_time() -> None:
     near, far = socket.socketpair()
     near.settimeout(5)
     hello = m.Hello("p2pOS", 1, 1, launch_token="t")
-    welcome = m.encode_frame(m.Welcome(version=1, plugin_id="x"), 1) + m.encode_frame(m.Ping(7), 3)
+    welcome = encode_frame(m.Welcome(version=1, plugin_id="x"), 1) + encode_frame(m.Ping(7), 3)
 
     def daemon() -> None:
         far.recv(65536)
@@ -453,6 +454,6 @@ def test_the_daemon_may_deliver_one_byte_at_a_time() -> None:
     got, leftover = p2pos.link.call(near, Launch("", "t"), hello)
     thread.join()
     assert got.plugin_id == "x"
-    assert m.encode_frame(m.Ping(7), 3).startswith(leftover)
+    assert encode_frame(m.Ping(7), 3).startswith(leftover)
     near.close()
     far.close()

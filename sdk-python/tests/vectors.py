@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from p2pos import messages as m
+from p2pos.codec import decode_frame
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PROTOCOL = ROOT / "plugin-protocol"
@@ -46,6 +47,6 @@ def frames_of(data: bytes) -> list[tuple[int, m.Message | None]]:
     while data:
         length = int.from_bytes(data[:4], "big")
         assert len(data) >= 4 + length
-        out.append(m.decode_frame(data[4 : 4 + length]))
+        out.append(decode_frame(data[4 : 4 + length]))
         data = data[4 + length :]
     return out

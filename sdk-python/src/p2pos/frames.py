@@ -6,9 +6,9 @@ the next call of `get_buffer()` or `feed()`.
 
 from __future__ import annotations
 
+from .codec import PREFIX_BYTES
 from .codes import Code
 from .errors import WireError
-from .messages import PREFIX_BYTES
 
 __all__ = ["FRAME_BYTES_HARD_MAX", "FRAME_BYTES_MAX", "Deframer"]
 

@@ -11,6 +11,7 @@ import hmac
 from dataclasses import dataclass, field
 
 from . import messages as m
+from .codec import decode_frame, encode_frame
 from .codes import Code, hint_of
 from .errors import HandshakeRefused, WireError
 from .frames import FRAME_BYTES_HARD_MAX, FRAME_BYTES_MAX, Deframer
@@ -50,7 +51,7 @@ class Caller:
         self._secret = secret
         self._proven = hello.client_nonce is None
         self._frames = Deframer(hello.frame_bytes_max or FRAME_BYTES_MAX)
-        self._out = [m.encode_frame(hello, 1)]
+        self._out = [encode_frame(hello, 1)]
 
     def poll_transmit(self) -> bytes:
         """What must be written now; empty if nothing."""
@@ -61,7 +62,7 @@ class Caller:
         """Takes bytes of the daemon; the Welcome, once it is there. Raises HandshakeRefused and WireError."""
         self._frames.feed(data)
         while (frame := self._frames.next_frame()) is not None:
-            _, body = m.decode_frame(bytes(frame))
+            _, body = decode_frame(bytes(frame))
             if isinstance(body, m.Challenge) and not self._proven:
                 self._answer(body)
             elif isinstance(body, m.Welcome) and self._proven:
@@ -86,7 +87,7 @@ class Caller:
             # Whoever sits on this port does not know the secret: tell it nothing.
             raise HandshakeRefused("the daemon did not prove that it knows the secret", code=Code.AUTH)
         self._proven = True
-        self._out.append(m.encode_frame(m.AuthProof(client), 2))
+        self._out.append(encode_frame(m.AuthProof(client), 2))
 
 
 @dataclass(slots=True)
@@ -137,7 +138,7 @@ class Acceptor:
         try:
             self._frames.feed(data)
             while (frame := self._frames.next_frame()) is not None:
-                rid, body = m.decode_frame(bytes(frame))
+                rid, body = decode_frame(bytes(frame))
                 if (opening := self._judge(rid, body)) is not None:
                     return opening
         except WireError as problem:
@@ -150,7 +151,7 @@ class Acceptor:
         refused = m.Refused(code, message, hint_of(code))
         if code == Code.VERSION:
             refused.min_version = refused.max_version = VERSION
-        self._out.append(m.encode_frame(refused, rid))
+        self._out.append(encode_frame(refused, rid))
 
     def _judge(self, rid: int, body: m.Message | None) -> Opening | None:
         if self._challenged is not None:
@@ -172,7 +173,7 @@ class Acceptor:
         if body.client_nonce is not None:
             self._challenged = body
             server = proofs(self._secrets.secret, body.client_nonce, self._server_nonce)[0]
-            self._out.append(m.encode_frame(m.Challenge(self._server_nonce, server), rid))
+            self._out.append(encode_frame(m.Challenge(self._server_nonce, server), rid))
             return None
         token = body.launch_token or ""
         if not any(hmac.compare_digest(token.encode(), good.encode()) for good in self._secrets.tokens):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import socket
 
+from .codec import PREFIX_BYTES, decode_frame, encode_frame
 from .errors import ConnectError, HandshakeRefused
 from .handshake import HELLO_BYTES_MAX, Caller
 from .launch import Launch
-from .messages import PREFIX_BYTES, Attach, Attached, Hello, Refused, Welcome, decode_frame, encode_frame
+from .messages import Attach, Attached, Hello, Refused, Welcome
 from .protocol import Session
 
 __all__ = ["Link", "attach", "call"]

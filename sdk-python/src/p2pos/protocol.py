@@ -11,20 +11,19 @@ new output. A broken rule of the other side queues an Error, sets `ended`, and n
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from . import messages as m
+from .codec import PREFIX_BYTES, decode_frame, encode_frame, encode_varint, read_varint
 from .codes import Code, hint_of, name_of
 from .errors import P2posError, WireError, error_of
-from .frames import FRAME_BYTES_MAX, Deframer
+from .events import Answer, Changed, Ended, Notice, Received, Request, Settings
+from .frames import Deframer
 from .handshake import CREDIT_BYTES_MAX
 from .requests import ANSWERS, MAY_COME, REQUESTS, Role, fault_of
 from .streams import DATAGRAM_OVERHEAD_BYTES, UNLIMITED, End, Source, Stream
 
 __all__ = ["Answer", "Changed", "Ended", "Notice", "Received", "Request", "Role", "Session", "Settings"]
 
-STREAM_WINDOW_BYTES = 256 * 1024
-"""Bytes per stream before any credit, if Hello and Welcome do not say otherwise."""
 PING_AFTER_S = 15.0
 """Silence after which a Ping asks whether the other side lives."""
 DEAD_AFTER_S = 45.0
@@ -37,81 +36,6 @@ BATCH_BUFFERS_MAX = 256
 """Buffers in one batch: a system call takes 1,024 at most on Linux, and a frame has up to three."""
 CHUNKS_PER_FRAME_BYTES_MIN = 512
 """Below this mean size, chunks of one frame are joined: copying is then cheaper than one more buffer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What Hello and Welcome agreed on, seen from our side."""
-
-    role: Role
-    frame_bytes_in_max: int = FRAME_BYTES_MAX
-    frame_bytes_out_max: int = FRAME_BYTES_MAX
-    data_bytes_max: int = 65536
-    window_in: int = STREAM_WINDOW_BYTES
-    window_out: int = STREAM_WINDOW_BYTES
-    streams_max: int = 256
-    requests_max: int = 1024
-
-    @classmethod
-    def of(cls, role: Role, hello: m.Hello, welcome: m.Welcome) -> Settings:
-        """Reads the two messages; 0 means the default."""
-        limits = welcome.limits or m.Limits()
-        plugin_window = UNLIMITED if hello.auto_window else hello.stream_window_bytes or STREAM_WINDOW_BYTES
-        daemon_window = limits.stream_window_bytes or STREAM_WINDOW_BYTES
-        plugin_frame = hello.frame_bytes_max or FRAME_BYTES_MAX
-        daemon_frame = limits.frame_bytes_max or FRAME_BYTES_MAX
-        is_plugin = role is Role.PLUGIN
-        return cls(
-            role=role,
-            frame_bytes_in_max=plugin_frame if is_plugin else daemon_frame,
-            frame_bytes_out_max=daemon_frame if is_plugin else plugin_frame,
-            data_bytes_max=min(limits.data_bytes_max or 65536, plugin_frame - 32, daemon_frame - 32),
-            window_in=plugin_window if is_plugin else daemon_window,
-            window_out=daemon_window if is_plugin else plugin_window,
-            streams_max=limits.streams_max or 256,
-            requests_max=limits.requests_max or 1024,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The other side asks; `reply(rid, ...)` answers. `stream` is set for Open and Incoming."""
-
-    rid: int
-    body: m.Message
-    stream: Stream | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The other side answered our request `rid`."""
-
-    rid: int
-    body: m.Message
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """The other side says something that needs no answer (Event, Shutdown, GoAway, a complaint, ...)."""
-
-    body: m.Message
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """Look at this stream again: bytes, credit, or its end came."""
-
-    stream: Stream
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The session is over."""
-
-    error: P2posError
-
-
-Received = Request | Answer | Notice | Changed | Ended
 
 
 class Session:
@@ -151,7 +75,7 @@ class Session:
         try:
             while self.ended is None and (frame := self._frames.next_frame()) is not None:
                 if not self._handle_hot(frame):
-                    rid, body = m.decode_frame(bytes(frame))
+                    rid, body = decode_frame(bytes(frame))
                     self._handle(rid, body)
         except WireError as problem:
             self._fail(problem.code or Code.PROTOCOL, str(problem.args[0]))
@@ -341,13 +265,13 @@ class Session:
         if frame[0] != 0x12:
             return False
         end = len(frame)
-        length, at = m.read_varint(frame, 1, end)
+        length, at = read_varint(frame, 1, end)
         if at + length != end or length < 2 or frame[at] != 0x08:
             return False
-        stream, at = m.read_varint(frame, at + 1, end)
+        stream, at = read_varint(frame, at + 1, end)
         if at == end or frame[at] != 0x12:
             return False
-        length, at = m.read_varint(frame, at + 1, end)
+        length, at = read_varint(frame, at + 1, end)
         stop = at + length
         fin = stop + 2 == end and frame[stop] == 0x18 and frame[stop + 1] == 1
         if (stop != end and not fin) or stream >> 32:
@@ -603,13 +527,13 @@ class Session:
         chunks, count, fin = stream.take(self.settings.data_bytes_max)
         if len(chunks) > 1 and count < CHUNKS_PER_FRAME_BYTES_MIN * len(chunks):
             chunks = [b"".join(chunks)]
-        head = b"\x08" + m.encode_varint(stream.id)
+        head = b"\x08" + encode_varint(stream.id)
         if count:
-            head += b"\x12" + m.encode_varint(count)
+            head += b"\x12" + encode_varint(count)
         size = len(head) + count + (2 if fin else 0)
-        head = b"\x12" + m.encode_varint(size) + head
+        head = b"\x12" + encode_varint(size) + head
         total = len(head) + count + (2 if fin else 0)
-        out.append(total.to_bytes(m.PREFIX_BYTES, "big") + head)
+        out.append(total.to_bytes(PREFIX_BYTES, "big") + head)
         out += chunks
         if fin:
             out.append(b"\x18\x01")
@@ -619,7 +543,7 @@ class Session:
         payload = flow.pending.popleft()
         flow.pending_bytes -= len(payload) + DATAGRAM_OVERHEAD_BYTES
         flow.bytes_out += len(payload)
-        frame = m.encode_frame(m.Datagram(flow.id, bytes(payload)))
+        frame = encode_frame(m.Datagram(flow.id, bytes(payload)))
         out.append(frame)
         return len(frame)
 
@@ -630,8 +554,8 @@ class Session:
                 return self._rid
 
     def _send(self, body: m.Message, rid: int = 0) -> None:
-        frame = m.encode_frame(body, rid)
-        if len(frame) - m.PREFIX_BYTES > self.settings.frame_bytes_out_max:
+        frame = encode_frame(body, rid)
+        if len(frame) - PREFIX_BYTES > self.settings.frame_bytes_out_max:
             raise error_of(Code.TOO_BIG, f"{type(body).__name__} has {len(frame)} bytes, too many for one frame")
         self._control.append(frame)
         self._control_bytes += len(frame)

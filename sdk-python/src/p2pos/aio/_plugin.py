@@ -1,23 +1,4 @@
-"""The SDK for asyncio.
-
-    from p2pos import aio
-
-    async def main() -> None:
-        async with aio.connect() as plugin:
-            await plugin.register("/echo/1")
-            async for stream in plugin.accept("/echo/1"):
-                asyncio.create_task(echo(stream))
-
-    async def echo(stream: aio.Stream) -> None:
-        async with stream:
-            async for chunk in stream:
-                await stream.write(chunk)
-
-The twelve calls: connect, register, accept, open, read, write, close_write, reset, send_datagram, subscribe, log,
-wait_shutdown. Reading goes on in the background, so a program that only writes never blocks the session. Cancelling
-any call is safe; a cancelled `write` may have sent a part. Needs an event loop with add_reader (on Windows use
-`p2pos.sync`).
-"""
+"""The session of a plugin under asyncio: connect, register, accept, open, and the waiting behind all calls."""
 
 from __future__ import annotations
 
@@ -31,18 +12,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from . import messages as m
-from .codes import Code
-from .errors import ConnectError, LaunchError, MisuseError, P2posError, RequestTimeout
-from .launch import CONNECT_TIMEOUT_S, Launch
-from .link import Link, attach, call
-from .plugin import (
+from .. import messages as m
+from ..codes import Code
+from ..errors import ConnectError, P2posError, RequestTimeout
+from ..launch import CONNECT_TIMEOUT_S, Launch
+from ..link import Link, attach, call
+from ..plugin import (
     BELL_ALL,
     BELL_EVENTS,
     BELL_INCOMING,
     BELL_SHUTDOWN,
     HEALTHS,
-    Closed,
     Desk,
     EventName,
     HealthName,
@@ -52,19 +32,17 @@ from .plugin import (
     Refuse,
     StreamInfo,
     TrustName,
-    closed_facts,
     open_request,
     path_name,
     registrations,
     subscription,
 )
-from .protocol import Role, Session, Settings
-from .streams import Stream as State
+from ..protocol import Role, Session, Settings
+from ..streams import Stream as State
+from ._streams import DetachedStream, Flow, Stream
 
-__all__ = ["DetachedStream", "Flow", "Plugin", "Stream", "connect"]
+__all__ = ["Plugin", "connect"]
 
-READ_BYTES = 256 * 1024
-"""What `read()` gives at most, if the caller does not say: a whole stream window."""
 CLOSE_LINGER_S = 1.0
 """Seconds that leaving `connect()` waits for what is still queued."""
 STDIN_GRACE_S = 5.0
@@ -504,210 +482,3 @@ class Plugin:
             self._loop.call_soon_threadsafe(tell)
         time.sleep(STDIN_GRACE_S)
         os._exit(0)
-
-
-class Stream:
-    """Bytes in order, both ways, to one plugin of one peer.
-
-    `async with` ends it well: it writes fin, and reads no more; after an exception it resets.
-    """
-
-    def __init__(self, plugin: Plugin, state: State, info: StreamInfo) -> None:
-        self.info = info
-        self._plugin = plugin
-        self._state = state
-
-    def __repr__(self) -> str:
-        return f"<Stream {self._state.id} {self.info.protocol} {self.info.petname or self.info.peer[:12]}>"
-
-    @property
-    def peer(self) -> str:
-        """The other side's PeerId."""
-        return self.info.peer
-
-    async def read(self, max_bytes: int = READ_BYTES) -> bytes:
-        """The next bytes, one at least; b"" once the other side has closed its writing. Raises StreamReset."""
-        if max_bytes <= 0:
-            raise MisuseError("read needs max_bytes of one at least")
-        session, state = self._plugin._session, self._state
-        return await self._plugin._until(state, lambda: session.read(state, max_bytes))
-
-    async def read_into(self, buffer: bytearray | memoryview) -> int:
-        """Like `read`, into the caller's memory, with one copy less; 0 at the end."""
-        session, state, room = self._plugin._session, self._state, memoryview(buffer)
-        return await self._plugin._until(state, lambda: session.read_into(state, room))
-
-    async def read_exactly(self, count: int) -> bytes:
-        """Exactly `count` bytes. Raises asyncio.IncompleteReadError if the other side closes before."""
-        data = bytearray(count)
-        have = 0
-        while have < count:
-            more = await self.read_into(memoryview(data)[have:])
-            if more == 0:
-                raise asyncio.IncompleteReadError(bytes(data[:have]), count)
-            have += more
-        return bytes(data)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self.read():
-            yield chunk
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Writes all; waits while the other side has no room. Raises StreamReset and StreamStopped.
-
-        `bytes` are not copied on their way to the socket; other buffers are, once.
-        """
-        view = memoryview(data if isinstance(data, bytes) else bytes(data))
-        session, state = self._plugin._session, self._state
-        while len(view):
-            count = await self._plugin._until(state, lambda: session.write(state, view) or None, is_write=True)  # noqa: B023
-            view = view[count:]
-        state.capacity()  # an empty write, too, tells that the stream is over
-
-    def close_write(self) -> None:
-        """Writes no more (half close): the other side reads b"" after the last byte. Reading goes on."""
-        self._plugin._session.finish(self._state)
-        self._plugin._plan_flush()
-
-    def reset(self, app_code: int = 0) -> None:
-        """Ends both directions at once, and tells the other side `app_code`."""
-        self._plugin._session.reset(self._state, app_code=app_code)
-        self._plugin._pump()
-        self._plugin._plan_flush()
-
-    def stop(self, app_code: int = 0) -> None:
-        """Reads no more: the other side's writing fails, ours goes on."""
-        self._plugin._session.stop(self._state, app_code=app_code)
-        self._plugin._plan_flush()
-
-    async def wait_closed(self) -> Closed:
-        """Waits for the daemon's last word: how the stream truly ended. Both directions must be ended by somebody."""
-        session, state = self._plugin._session, self._state
-        return await self._plugin._until(state, lambda: closed_facts(session, state))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.reset()
-            return
-        self.close_write()
-        if not self._state.fin_received:
-            self.stop()
-
-
-class Flow:
-    """Unreliable messages to one plugin of one peer: each arrives whole or not at all."""
-
-    def __init__(self, plugin: Plugin, state: State, info: StreamInfo) -> None:
-        self.info = info
-        self._plugin = plugin
-        self._state = state
-
-    @property
-    def peer(self) -> str:
-        """The other side's PeerId."""
-        return self.info.peer
-
-    @property
-    def datagram_max(self) -> int:
-        """Bytes that one datagram may have on the path of now."""
-        return self._state.datagram_max
-
-    @property
-    def dropped(self) -> int:
-        """Datagrams that had no room in the queues of this side."""
-        return self._state.datagrams_dropped
-
-    def send_datagram(self, payload: bytes) -> None:
-        """Sends without waiting; too big is RequestFailed 210. The oldest in the queue may make room."""
-        self._plugin._session.send_datagram(self._state, bytes(payload))
-        self._plugin._plan_flush()
-
-    async def read_datagram(self) -> bytes:
-        """The next datagram. Raises StreamReset when the flow ends."""
-        return await self._plugin._until(self._state, self._state.next_datagram)
-
-    def reset(self, app_code: int = 0) -> None:
-        """Ends the flow."""
-        self._plugin._session.reset(self._state, app_code=app_code)
-        self._plugin._pump()
-        self._plugin._plan_flush()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.reset()
-
-
-class DetachedStream:
-    """A stream with a socket of its own. End of file does not tell a good end from a bad one: ask `wait_closed`."""
-
-    def __init__(self, plugin: Plugin, state: State, info: StreamInfo, sock: socket.socket) -> None:
-        self.info = info
-        self._plugin = plugin
-        self._state = state
-        self._sock = sock
-        sock.setblocking(False)
-
-    @property
-    def peer(self) -> str:
-        """The other side's PeerId."""
-        return self.info.peer
-
-    @property
-    def sock(self) -> socket.socket:
-        """The non-blocking socket; another program may take it over."""
-        return self._sock
-
-    async def read(self, max_bytes: int = READ_BYTES) -> bytes:
-        """The next bytes; b"" at the end, good or bad."""
-        try:
-            return await self._plugin._loop.sock_recv(self._sock, max_bytes)
-        except ConnectionError:
-            return b""
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self.read():
-            yield chunk
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Writes all. Raises ConnectionError when the other side has ended; `wait_closed` tells why."""
-        await self._plugin._loop.sock_sendall(self._sock, data)
-
-    def close_write(self) -> None:
-        """Writes no more (half close)."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-
-    def reset(self, app_code: int = 0) -> None:
-        """Ends both directions at once."""
-        self._plugin._session.reset(self._state, app_code=app_code)
-        self._plugin._plan_flush()
-        self._sock.close()
-
-    async def wait_closed(self) -> Closed:
-        """Waits for the daemon's last word: how the stream truly ended."""
-        session, state = self._plugin._session, self._state
-        return await self._plugin._until(state, lambda: closed_facts(session, state))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.reset()
-        else:
-            self.close_write()
-            self._sock.close()
-
-
-__all__ += ["Launch", "LaunchError"]
