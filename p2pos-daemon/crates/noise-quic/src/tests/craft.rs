@@ -85,16 +85,35 @@ pub(super) fn message_1(secret: &[u8; 32], responder: &PeerId, payload: &[u8]) -
 
 /// Bo's answer to a framed message 1, with whatever payload.
 pub(super) fn message_2(to: &[u8], payload: &[u8]) -> Vec<u8> {
+    message_2_with(Box::new(Resolver::new(Entropy::System)), to, payload)
+}
+
+/// A message 1 of Ana's whose ephemeral key is a point of low order, computed as if that were fine: the agreement is
+/// zero, which its maker knows as well as everybody else.
+pub(super) fn message_1_of_low_order(point: [u8; 32]) -> Vec<u8> {
+    let mut message = [0; 4096];
+    let secret = ana().x25519_secret();
+    let mut noise = initiator_with(Box::new(ZeroResolver { point }), &secret, &bo().peer_id());
+    let payload = hello(ana().peer_id().as_bytes(), &[2], &[]);
+    let len = noise.write_message(&payload, &mut message).unwrap();
+    framed(&message[..len])
+}
+
+/// The same as an answer of Bo's.
+pub(super) fn message_2_of_low_order(to: &[u8], point: [u8; 32]) -> Vec<u8> {
+    message_2_with(Box::new(ZeroResolver { point }), to, &[2])
+}
+
+fn message_2_with(resolver: Box<dyn CryptoResolver + Send>, to: &[u8], payload: &[u8]) -> Vec<u8> {
     let prologue = prologue(&bo().peer_id());
     let secret = bo().x25519_secret();
-    let mut noise =
-        Builder::with_resolver(NOISE_NAME.parse().unwrap(), Box::new(Resolver::new(Entropy::System)))
-            .prologue(&prologue)
-            .unwrap()
-            .local_private_key(secret.as_slice())
-            .unwrap()
-            .build_responder()
-            .unwrap();
+    let mut noise = Builder::with_resolver(NOISE_NAME.parse().unwrap(), resolver)
+        .prologue(&prologue)
+        .unwrap()
+        .local_private_key(secret.as_slice())
+        .unwrap()
+        .build_responder()
+        .unwrap();
     let mut message = [0; 4096];
     noise.read_message(&to[2..], &mut [0; 4096]).unwrap();
     let len = noise.write_message(payload, &mut message).unwrap();
@@ -129,36 +148,92 @@ fn initiator_with(
         .unwrap()
 }
 
-/// snow asks for the static pair first: that one lies, the ephemeral pair is honest.
+/// Primitives of a key thief: the static pair lies, the ephemeral pair is honest.
 struct StolenResolver {
     claimed: [u8; 32],
     stolen: [u8; 32],
 }
 
+/// Primitives of a saboteur: the static pair is honest, the ephemeral pair is a point of low order.
+struct ZeroResolver {
+    point: [u8; 32],
+}
+
+/// What a dishonest pair shows, and what it computes when asked for an agreement.
+struct Lie {
+    public: [u8; 32],
+    agreement: [u8; 32],
+}
+
+/// A pair that is honest except in one of its roles.
+struct LyingPair {
+    honest: Box<dyn Dh>,
+    is_static: bool,
+    lies_as_static: bool,
+    lie: Lie,
+}
+
 impl CryptoResolver for StolenResolver {
-    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Resolver::new(Entropy::System).resolve_rng()
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        // DH(claimed, responder) = DH(responder's secret, claimed's public key).
+        let mut thief = honest().resolve_dh(choice)?;
+        let mut agreement = [0; 32];
+        thief.set(&self.stolen);
+        thief.dh(&self.claimed, &mut agreement).unwrap();
+        let lie = Lie { public: self.claimed, agreement };
+        Some(Box::new(LyingPair {
+            honest: honest().resolve_dh(choice)?,
+            is_static: false,
+            lies_as_static: true,
+            lie,
+        }))
     }
 
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        let honest = Resolver::new(Entropy::System).resolve_dh(choice)?;
-        Some(Box::new(LyingPair { claimed: self.claimed, stolen: self.stolen, honest, is_static: false }))
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        honest().resolve_rng()
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        Resolver::new(Entropy::System).resolve_hash(choice)
+        honest().resolve_hash(choice)
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        Resolver::new(Entropy::System).resolve_cipher(choice)
+        honest().resolve_cipher(choice)
     }
 }
 
-struct LyingPair {
-    claimed: [u8; 32],
-    stolen: [u8; 32],
-    honest: Box<dyn Dh>,
-    is_static: bool,
+impl CryptoResolver for ZeroResolver {
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        let lie = Lie { public: self.point, agreement: [0; 32] };
+        Some(Box::new(LyingPair {
+            honest: honest().resolve_dh(choice)?,
+            is_static: false,
+            lies_as_static: false,
+            lie,
+        }))
+    }
+
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        honest().resolve_rng()
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        honest().resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        honest().resolve_cipher(choice)
+    }
+}
+
+fn honest() -> Resolver {
+    Resolver::new(Entropy::System)
+}
+
+impl LyingPair {
+    fn lies(&self) -> bool {
+        self.is_static == self.lies_as_static
+    }
 }
 
 impl Dh for LyingPair {
@@ -185,7 +260,7 @@ impl Dh for LyingPair {
     }
 
     fn pubkey(&self) -> &[u8] {
-        if self.is_static { &self.claimed } else { self.honest.pubkey() }
+        if self.lies() { &self.lie.public } else { self.honest.pubkey() }
     }
 
     fn privkey(&self) -> &[u8] {
@@ -193,13 +268,11 @@ impl Dh for LyingPair {
     }
 
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        if !self.is_static {
+        if !self.lies() {
             return self.honest.dh(pubkey, out);
         }
-        // DH(claimed, responder) = DH(responder's secret, claimed's public key).
-        let mut thief = Resolver::new(Entropy::System).resolve_dh(&DHChoice::Curve25519).unwrap();
-        thief.set(&self.stolen);
-        thief.dh(&self.claimed, out)
+        out[..32].copy_from_slice(&self.lie.agreement);
+        Ok(())
     }
 }
 
