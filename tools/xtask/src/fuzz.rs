@@ -18,6 +18,8 @@ use crate::test::machine;
 
 const ENGINE: &str = "tools/fuzz/engine/Cargo.toml";
 const CORPUS: &str = "tools/fuzz/corpus";
+/// Inputs of the corpus whose names begin like this broke a promise once.
+const REGRESSION: &str = "regression-";
 /// What libFuzzer needs of the compiler: counters on every edge, comparisons traced, and a sanitizer that sees what went wrong.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -92,9 +94,29 @@ fn fuzz(target: &str, seconds: u32) -> Result<()> {
         .with_context(|| format!("a finding: its input stands in {}", folder().display()))
 }
 
-/// Adds to the committed corpus what brings coverage that it did not have, smallest inputs first.
+/// Makes the committed corpus anew: the fewest and smallest inputs, old or found, that together have all the coverage. Inputs that
+/// were kept for a reason (`regression-...`) stay.
 fn minimise(target: &str) -> Result<()> {
-    engine(target)?.args(["-merge=1"]).args([committed(target), folder().join("corpus").join(target)]).run()
+    let fresh = folder().join("minimised").join(target);
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh)?;
+    }
+    fs::create_dir_all(&fresh)?;
+    let committed = repo::root().join(committed(target));
+    let found = folder().join("corpus").join(target);
+    fs::create_dir_all(&found)?;
+    engine(target)?.args(["-merge=1"]).args([&fresh, &committed, &found]).run()?;
+    for old in fs::read_dir(&committed)? {
+        let old = old?;
+        if !old.file_name().to_string_lossy().starts_with(REGRESSION) {
+            fs::remove_file(old.path())?;
+        }
+    }
+    for new in fs::read_dir(&fresh)? {
+        let new = new?;
+        fs::copy(new.path(), committed.join(new.file_name()))?;
+    }
+    Ok(())
 }
 
 fn engine(target: &str) -> Result<Command> {

@@ -63,7 +63,7 @@ enum Chore {
         seconds: u32,
         /// Only this target.
         target: Option<String>,
-        /// Afterwards keeps in the corpus only what is small and adds coverage.
+        /// Afterwards makes the committed corpora anew, as small as their coverage allows.
         #[arg(long)]
         minimise: bool,
     },

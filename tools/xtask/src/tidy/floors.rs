@@ -85,6 +85,7 @@ const HOUSE: &[Room] = &[
             "p2pos-plugin-protocol",
             "p2pos-noise-quic",
             "p2pos-peer-protocol",
+            "p2pos-relay",
             "p2pos-transport",
             "p2pos-host",
         ],
