@@ -275,7 +275,10 @@ impl Acceptor {
                 let message = format!("no plugin spoke: {spoke:?}");
                 return Err(Rejection { answer: None, code: Code::PROTOCOL, spoke: Some(spoke), message });
             }
-            Err(bad) => return Err(self.reject(bad.code(), bad.to_string())),
+            Err(bad) => {
+                self.rid = bad.rid();
+                return Err(self.reject(bad.code(), bad.to_string()));
+            }
         };
         self.rid = frame.rid;
         match frame.message {
@@ -455,8 +458,16 @@ impl Bad {
     const fn code(&self) -> Code {
         match self {
             Self::Frame(error) => error.code(),
-            Self::Content(DecodeError::Violation(Violation { code, .. })) => *code,
+            Self::Content(DecodeError::Violation { violation: Violation { code, .. }, .. }) => *code,
             Self::Content(DecodeError::BadRequest { .. }) => Code::PROTOCOL,
+        }
+    }
+
+    /// The number of the frame, which the refusal echoes.
+    const fn rid(&self) -> Option<Rid> {
+        match self {
+            Self::Frame(_) => None,
+            Self::Content(DecodeError::Violation { rid, .. } | DecodeError::BadRequest { rid, .. }) => *rid,
         }
     }
 }

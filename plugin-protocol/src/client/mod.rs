@@ -592,6 +592,9 @@ impl DeskState {
         let Some(events) = &self.events else {
             return;
         };
+        if event.kind == EventKind::Unknown {
+            return;
+        }
         event.missed = event.missed.saturating_add(self.events_missed);
         self.events_missed = match events.try_send(event) {
             Ok(()) => 0,

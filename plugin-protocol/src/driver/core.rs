@@ -16,8 +16,8 @@ use crate::{
     code::{Class, Code, End},
     limits,
     message::{
-        Accept, Attachment, Body, DecodeError, ErrorReply, Frame, GoAway, Kind, Message, Reject, Rid, Role,
-        StreamId, Violation,
+        Accept, Attachment, Body, DecodeError, ErrorReply, Frame, GoAway, Kind, Message, Opened, Reject, Rid,
+        Role, StreamId, Violation,
     },
     streams::{Admission, Event, Sort, Streams},
 };
@@ -191,10 +191,14 @@ impl Core {
         self.wake_by_events();
     }
 
+    /// Bytes that wait for the socket and are no Data.
+    pub(super) fn control_bytes_waiting(&self) -> usize {
+        self.control.len() + self.streams.control_frames() * CONTROL_FRAME_BYTES
+    }
+
     /// Closes with 106 if the other side asks and asks and never reads the answers.
     pub(super) fn check_control_queue(&mut self) {
-        let waiting = self.control.len() + self.streams.control_frames() * CONTROL_FRAME_BYTES;
-        if waiting > limits::CONTROL_QUEUE_BYTES_MAX {
+        if self.control_bytes_waiting() > limits::CONTROL_QUEUE_BYTES_MAX {
             self.fail(Violation { code: Code::SLOW_CONSUMER, what: "answers pile up and nobody reads them" });
         }
     }
@@ -205,7 +209,11 @@ impl Core {
     pub(super) fn handle_frame(&mut self, frame: Result<Frame, DecodeError>) -> Result<(), Violation> {
         let Frame { rid, message } = match frame {
             Ok(frame) => frame,
-            Err(DecodeError::Violation(violation)) => return Err(violation),
+            // Bad proofs and tickets have a code of their own, but here they are out of place whatever they say.
+            Err(DecodeError::Violation { violation: Violation { code: Code::AUTH, what }, .. }) => {
+                return Err(Violation::protocol(what));
+            }
+            Err(DecodeError::Violation { violation, .. }) => return Err(violation),
             Err(DecodeError::BadRequest { .. }) if self.settings.role == Role::Plugin => {
                 return Err(Violation::protocol("a message that only a plugin may send"));
             }
@@ -246,7 +254,10 @@ impl Core {
     }
 
     fn handle_answer(&mut self, rid: Option<Rid>, body: Body) -> Result<(), Violation> {
-        if let Body::Accept(Accept { stream }) | Body::Reject(Reject { stream, .. }) = &body {
+        if let Body::Opened(Opened { stream, .. })
+        | Body::Accept(Accept { stream })
+        | Body::Reject(Reject { stream, .. }) = &body
+        {
             self.streams.check_opened(*stream)?;
         }
         let Some(rid) = rid else {

@@ -143,6 +143,8 @@ pub struct SessionStats {
     pub datagrams_dropped: u64,
     /// Streams, flows and detached streams that are not over.
     pub streams: u32,
+    /// Bytes that wait for the socket and are no Data; at [`crate::limits::CONTROL_QUEUE_BYTES_MAX`] the session closes.
+    pub control_bytes_waiting: usize,
 }
 
 /// Starts a session on a socket whose handshake is done. `leftover` is what was read beyond the handshake.
@@ -341,6 +343,7 @@ impl Session {
         SessionStats {
             datagrams_dropped: core.streams.counters().datagrams_dropped,
             streams: core.streams.live_count(),
+            control_bytes_waiting: core.control_bytes_waiting(),
             ..core.stats
         }
     }

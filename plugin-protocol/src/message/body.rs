@@ -185,6 +185,8 @@ pub enum Level {
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
+    /// Something that this version has no word for. Nobody can subscribe to it.
+    Unknown,
     /// A peer came or went.
     Peer,
     /// The address book changed.

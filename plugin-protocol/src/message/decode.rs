@@ -26,8 +26,13 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     /// No correct sender sends this: the session ends.
-    #[error(transparent)]
-    Violation(#[from] Violation),
+    #[error("{violation}")]
+    Violation {
+        /// The frame's number, as far as it could be read; a refused handshake echoes it.
+        rid: Option<Rid>,
+        /// Which rule was broken.
+        violation: Violation,
+    },
     /// A request with a bad value: 200 BAD_REQUEST, and life goes on.
     #[error("{}", reply.message)]
     BadRequest {
@@ -60,8 +65,9 @@ impl Frame {
     /// # Errors
     /// [`DecodeError`] says what to answer.
     pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
+        let unreadable = Violation::protocol("a frame that is not a protobuf Frame");
         let frame = pb::Frame::decode(body)
-            .map_err(|_| Violation::protocol("a frame that is not a protobuf Frame"))?;
+            .map_err(|_| DecodeError::Violation { rid: None, violation: unreadable })?;
         let rid = Rid::new(frame.rid);
         let Some(body) = frame.body else {
             return Ok(Self { rid, message: Message::Unknown });
@@ -72,7 +78,7 @@ impl Frame {
                 Err(bad_request(rid, opens, "an Open needs a rid".to_owned()))
             }
             Ok(message) => Ok(Self { rid, message }),
-            Err(Wrong::Rule(violation)) => Err(violation.into()),
+            Err(Wrong::Rule(violation)) => Err(DecodeError::Violation { rid, violation }),
             Err(Wrong::Value(what)) => Err(bad_request(rid, opens, what)),
         }
     }
@@ -134,9 +140,7 @@ fn message(body: pb::frame::Body) -> Checked<Message> {
         Wire::Status(status) => Message::Body(Body::Status(status_body(status))),
         Wire::Log(log) => Message::Body(Body::Log(log_body(log))),
         Wire::Subscribe(subscribe) => Message::Body(Body::Subscribe(subscribe_body(&subscribe)?)),
-        Wire::Event(event) => {
-            event_body(event)?.map_or(Message::Unknown, |event| Message::Body(Body::Event(event)))
-        }
+        Wire::Event(event) => Message::Body(Body::Event(event_body(event)?)),
         Wire::ContactList(pb::ContactList {}) => Message::Body(Body::ContactList),
         Wire::Contacts(contacts) => Message::Body(contacts_body(contacts)?),
         Wire::GoAway(away) => {
@@ -339,6 +343,9 @@ fn registration(protocol: &pb::Protocol) -> Checked<Registration> {
 }
 
 fn unregister_body(unregister: &pb::Unregister) -> Checked<Unregister> {
+    if unregister.names.is_empty() {
+        return value("an Unregister names at least one protocol".to_owned());
+    }
     let names = unregister.names.iter().map(|text| name(text)).collect::<Checked<_>>()?;
     Ok(Unregister { names })
 }
@@ -360,18 +367,15 @@ fn contacts_body(contacts: pb::Contacts) -> Checked<Body> {
         .map(Body::Contacts)
 }
 
-fn event_body(event: pb::Event) -> Checked<Option<Event>> {
-    let Some(kind) = pb::EventKind::try_from(event.kind).ok().and_then(event_kind) else {
-        return Ok(None);
-    };
-    Ok(Some(Event {
+fn event_body(event: pb::Event) -> Checked<Event> {
+    Ok(Event {
         seq: event.seq,
-        kind,
+        kind: pb::EventKind::try_from(event.kind).ok().and_then(event_kind).unwrap_or(EventKind::Unknown),
         missed: event.missed,
         peer: answered_peer(&event.peer)?,
         petname: some_text(event.petname),
         what: event.what,
-    }))
+    })
 }
 
 const fn event_kind(kind: pb::EventKind) -> Option<EventKind> {

@@ -296,6 +296,7 @@ const fn level(level: Level) -> pb::log::Level {
 
 const fn event_kind(kind: EventKind) -> pb::EventKind {
     match kind {
+        EventKind::Unknown => pb::EventKind::Unspecified,
         EventKind::Peer => pb::EventKind::Peer,
         EventKind::Contact => pb::EventKind::Contact,
         EventKind::Path => pb::EventKind::Path,
