@@ -14,9 +14,9 @@
 //! 1-RTT      streams and datagrams                                    <->
 //! ```
 //!
-//! Initial packets are encrypted under keys that follow from the *responder's* public key, so that a scanner cannot even
-//! form the first packet. Nothing that the initiator says is believed before its confirmation has
-//! arrived: a replayed or forged message 1 leads to no event, no PeerId and no state beyond a half-open connection.
+//! Initial packets are encrypted under keys that follow from the *responder's* public key, so that a scanner cannot
+//! even form the first packet. Nothing that the initiator says is believed before its confirmation has arrived: a
+//! replayed or forged message 1 leads to no event, no PeerId and no state beyond a half-open connection.
 //!
 //! Files, in the order of the story: `config` (what noq asks for), `session` (who may say what when), `handshake`
 //! (Noise messages and their payloads), `resolver` (curve, hash and randomness for Noise), `schedule` (every key from

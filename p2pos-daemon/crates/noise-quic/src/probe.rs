@@ -94,7 +94,7 @@ fn check(datagram: &[u8]) -> Result<(), DropReason> {
 /// For the socket wrapper, behind [`judge`]. A stranger's Initial would get no answer without it either, as long as
 /// every attempt is accepted; but it would take one of noq's places for pending attempts, and while the daemon defends
 /// itself with Retry or refusals, it *would* be answered. Costs a stranger's datagram three key derivations and one
-/// decryption (a few microseconds); all other packets pass after a look at one byte.
+/// decryption (about ten microseconds); all other packets pass after a look at one byte.
 pub struct StrangerFilter {
     initial: InitialSecret,
     cids: Box<dyn ConnectionIdGenerator>,
