@@ -82,7 +82,7 @@ pub(crate) async fn run(
     }
     tokio::select! {
         () = daemon.end() => Ok(()),
-        () = ending.is_insisted_on() => Ok(()),
+        () = ending.insisted_on() => Ok(()),
     }
 }
 

@@ -27,8 +27,7 @@ use tokio::runtime;
 
 use self::args::{Command, CommandLine, Demo, Up};
 pub(crate) use self::output::Output;
-pub(crate) use self::table::Table;
-pub(crate) use self::units::{duration_s, micros};
+pub(crate) use self::units::micros;
 use crate::paths::{Paths, Surroundings};
 use crate::{app, demo};
 

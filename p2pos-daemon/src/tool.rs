@@ -9,10 +9,10 @@ use p2pos_plugin_protocol::message::LaunchToken;
 
 /// Asks for a session and opens it.
 pub(crate) async fn connect(control: &mut Control, what: &str) -> Result<Client, Failure> {
-    match control.call(Request::Tool { what: what.to_owned() }).await? {
-        Document::Session(session) => open(&session).await,
-        other => Err(Failure::failed(format!("the daemon answered something else: {other:?}"))),
-    }
+    let Document::Session(session) = control.call(Request::Tool { what: what.to_owned() }).await? else {
+        return Err(odd_answer());
+    };
+    open(&session).await
 }
 
 async fn open(session: &ToolSession) -> Result<Client, Failure> {
@@ -34,12 +34,17 @@ pub(crate) async fn resolve(control: &mut Control, who: &str) -> Result<PeerId, 
     if let Ok(peer) = who.parse() {
         return Ok(peer);
     }
-    match control.call(Request::Contacts(ContactRequest::Show { who: who.to_owned() })).await? {
-        Document::Contact(contact) => {
-            contact.peer_id.parse().map_err(|error| Failure::failed(format!("the daemon's answer: {error}")))
-        }
-        other => Err(Failure::failed(format!("the daemon answered something else: {other:?}"))),
-    }
+    let show = ContactRequest::Show { who: who.to_owned() };
+    let Document::Contact(contact) = control.call(Request::Contacts(show)).await? else {
+        return Err(odd_answer());
+    };
+    contact.peer_id.parse().map_err(|error| Failure::failed(format!("the daemon's answer: {error}")))
+}
+
+/// For an answer that belongs to another question: a bug, or another version.
+pub(crate) fn odd_answer() -> Failure {
+    Failure::failed("the daemon answered another question than the one asked")
+        .next("command and daemon may be of different versions: restart the daemon")
 }
 
 /// What a failed call means to the shell; the daemon's own words, with its hint as the next step.

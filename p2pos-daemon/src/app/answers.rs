@@ -10,7 +10,7 @@ use p2pos_control::{
 };
 use p2pos_host::{CommandError, Host, PluginSnapshot, State, ToolGrants, ToolOpen};
 use p2pos_identity::PeerId;
-use p2pos_node::{Node, OpenError};
+use p2pos_node::{Attempt, AttemptOutcome, Node, OpenError};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::debug;
@@ -167,10 +167,10 @@ impl Answers {
             match ended {
                 Ok(Ok(plugin)) => done.push(plugin),
                 Ok(Err(error)) => {
-                    first_failure.get_or_insert(failed(error));
+                    first_failure.get_or_insert_with(|| failed(error));
                 }
                 Err(error) => {
-                    first_failure.get_or_insert(Failure::failed(error.to_string()));
+                    first_failure.get_or_insert_with(|| Failure::failed(error.to_string()));
                 }
             }
         }
@@ -317,6 +317,9 @@ fn unreachable(who: &str, error: &OpenError) -> Failure {
         OpenError::UnknownPeer => Failure::not_found(text)
             .next(format!("say where they may be reached: p2pos contacts address {who} HOST:PORT")),
         OpenError::Timeout { .. } => Failure::new(Exit::TimedOut, text),
+        OpenError::Unreachable { attempts } if attempts.iter().all(is_silence) => {
+            Failure::new(Exit::TimedOut, text)
+        }
         OpenError::Misuse(_) => Failure::usage(text),
         OpenError::Offline
         | OpenError::Unreachable { .. }
@@ -328,5 +331,16 @@ fn unreachable(who: &str, error: &OpenError) -> Failure {
         | OpenError::StreamLimit
         | OpenError::ConnectionLost(_)
         | OpenError::ShuttingDown => Failure::failed(text),
+    }
+}
+
+/// Nothing came back: neither a yes nor a no.
+fn is_silence(attempt: &Attempt) -> bool {
+    match attempt.outcome {
+        AttemptOutcome::Running | AttemptOutcome::NoAnswer | AttemptOutcome::Abandoned => true,
+        AttemptOutcome::Connected
+        | AttemptOutcome::Refused(_)
+        | AttemptOutcome::WrongIdentity
+        | AttemptOutcome::Unroutable(_) => false,
     }
 }

@@ -44,7 +44,7 @@ impl Ending {
 
     /// Waits for one more signal while the orderly end takes its time, and then ends at once. The plugins' guard sees
     /// that we are gone and ends them.
-    pub(super) async fn is_insisted_on(mut self) {
+    pub(super) async fn insisted_on(mut self) {
         let signal = self.signal().await;
         warn!(signal, "ending at once");
         process::exit(EXIT_INTERRUPTED);

@@ -4,9 +4,9 @@
 //! the exit code.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use p2pos_control::Failure;
+use p2pos_control::{Exit, Failure};
 use p2pos_identity::{ProtocolName, Untrusted};
 use p2pos_plugin_protocol::client::{OpenRequest, RawStream};
 use p2pos_plugin_protocol::message::Cause;
@@ -26,10 +26,20 @@ pub(crate) async fn run(context: &Context, dial: Dial) -> Result<(), Failure> {
     let mut control = context.daemon().await?;
     let peer = tool::resolve(&mut control, &dial.peer).await?;
     let client = tool::connect(&mut control, "dial").await?;
+    let limit = Duration::from_secs(dial.timeout.into());
     let mut request = OpenRequest::new(peer, protocol);
-    request.timeout = Some(Duration::from_secs(dial.timeout.into()));
-    let stream = client.open_raw(request).await.map_err(tool::failed)?;
-    carry(stream).await
+    request.timeout = Some(limit);
+    let about = |failure: Failure| failure.during(&format!("{} {}", dial.peer, dial.protocol));
+    let begun = Instant::now();
+    let stream = client.open_raw(request).await.map_err(|error| {
+        let mut failure = about(tool::failed(error));
+        // Whatever was tried until then: what the user should hear is that the deadline has passed.
+        if begun.elapsed() >= limit {
+            failure.exit = Exit::TimedOut;
+        }
+        failure
+    })?;
+    carry(stream).await.map_err(about)
 }
 
 async fn carry(stream: RawStream) -> Result<(), Failure> {

@@ -11,18 +11,13 @@ pub(crate) async fn run(context: &Context, ping: Ping) -> Result<(), Failure> {
     let who = ping.peer.clone();
     let request = Request::Ping { who: ping.peer, count: ping.count, interval_ms: ping.interval };
     let mut answers = daemon.ask(request).await?;
-    loop {
-        let (document, is_last) = match answers.next().await? {
-            Step::Item(document) => (document, false),
-            Step::Done(document) => (document, true),
-        };
-        context.output.document(&document)?;
-        match document {
-            Document::Ping(report) if is_last && report.received == 0 => {
-                return Err(Failure::new(Exit::TimedOut, format!("{who} did not answer")));
-            }
-            _ if is_last => return Ok(()),
-            _ => {}
+    let report = loop {
+        match answers.next().await? {
+            Step::Item(round) => context.output.document(&round)?,
+            Step::Done(report) => break report,
         }
-    }
+    };
+    context.output.document(&report)?;
+    let is_silent = matches!(report, Document::Ping(report) if report.received == 0);
+    if is_silent { Err(Failure::new(Exit::TimedOut, format!("{who} did not answer"))) } else { Ok(()) }
 }

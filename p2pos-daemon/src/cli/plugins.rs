@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use super::Context;
 use super::args::{Logs, Plugins};
+use crate::tool;
 
 /// Does one `plugins` command.
 pub(crate) async fn run(context: &Context, command: Plugins) -> Result<(), Failure> {
@@ -45,10 +46,11 @@ async fn list(context: &Context) -> Result<(), Failure> {
 }
 
 async fn info(context: &Context, plugin: &str) -> Result<PluginDetail, Failure> {
-    match context.call(Request::PluginInfo { plugin: plugin.to_owned() }).await? {
-        Document::Plugin(detail) => Ok(*detail),
-        other => Err(Failure::failed(format!("the daemon answered something else: {other:?}"))),
-    }
+    let Document::Plugin(detail) = context.call(Request::PluginInfo { plugin: plugin.to_owned() }).await?
+    else {
+        return Err(tool::odd_answer());
+    };
+    Ok(*detail)
 }
 
 /// What the user sees is what the user approves: the approval goes back with the answer, so that a manifest which
@@ -137,10 +139,8 @@ async fn run_own(context: &Context, dir: &Path, command: Vec<OsString>) -> Resul
         dir.canonicalize().map_err(|error| Failure::not_found(format!("{}: {error}", dir.display())))?;
     let mut daemon = context.daemon().await?;
     let text = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is not UTF-8"))?.to_owned();
-    let session = match daemon.ask(Request::PluginRun { dir: text }).await?.next().await? {
-        Step::Item(Document::Session(session)) => session,
-        other => return Err(Failure::failed(format!("the daemon answered something else: {other:?}"))),
-    };
+    let step = daemon.ask(Request::PluginRun { dir: text }).await?.next().await?;
+    let Step::Item(Document::Session(session)) = step else { return Err(tool::odd_answer()) };
     let status = run_child(&dir, &session, command).await?;
     drop(daemon);
     if status.success() {

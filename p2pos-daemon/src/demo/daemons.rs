@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::place::{Folder, Found};
+use crate::tool;
 
 /// A daemon is ready within 100 ms on an idle machine; a loaded one gets its time.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -63,10 +64,12 @@ impl Daemon {
         let give_up = Instant::now() + READY_WITHIN;
         loop {
             match Client::connect(&self.control_socket()).await {
-                Ok(mut client) => match client.call(Request::Status).await? {
-                    Document::Status(status) => return Ok(status),
-                    other => return Err(Failure::failed(format!("daemon {} answered {other:?}", self.name))),
-                },
+                Ok(mut client) => {
+                    let Document::Status(status) = client.call(Request::Status).await? else {
+                        return Err(tool::odd_answer());
+                    };
+                    return Ok(status);
+                }
                 Err(ConnectError::NotRunning(_)) if Instant::now() < give_up => {}
                 Err(error) => return Err(self.with_last_words(error.into())),
             }
@@ -109,7 +112,7 @@ impl Daemon {
     pub(super) async fn enable(&self, plugin: &str) -> Result<(), Failure> {
         let Document::Plugin(detail) = self.ask(Request::PluginInfo { plugin: plugin.to_owned() }).await?
         else {
-            return Err(Failure::failed(format!("daemon {} does not tell about {plugin}", self.name)));
+            return Err(tool::odd_answer());
         };
         let approval = detail.approval;
         self.ask(Request::PluginEnable { plugin: plugin.to_owned(), approval }).await.map(drop)

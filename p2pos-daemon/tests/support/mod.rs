@@ -6,48 +6,48 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine; nothing waits for it when all is well.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A data directory that is gone with the test.
-pub struct Home {
+pub(crate) struct Home {
     dir: tempfile::TempDir,
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::Builder::new().prefix("p2pos-test").tempdir().unwrap() }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A command in a clean environment, with nothing on stdin.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2pos"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path()).arg("--data-dir").arg(self.path()).args(words).stdin(Stdio::null());
         command
     }
 
-    pub fn run(&self, words: &[&str]) -> Ran {
+    pub(crate) fn run(&self, words: &[&str]) -> Ran {
         ran(self.command(words).output().unwrap())
     }
 
     /// The same with something on stdin.
-    pub fn run_with(&self, words: &[&str], stdin: &str) -> Ran {
+    pub(crate) fn run_with(&self, words: &[&str], stdin: &str) -> Ran {
         let mut child = self
             .command(words)
             .stdin(Stdio::piped())
@@ -60,13 +60,13 @@ impl Home {
     }
 
     /// The document that a command prints with `--json`.
-    pub fn json(&self, words: &[&str]) -> serde_json::Value {
+    pub(crate) fn json(&self, words: &[&str]) -> serde_json::Value {
         let ran = self.run(&[words, &["--json"]].concat());
         assert_eq!(ran.code, 0, "{words:?}: {}", ran.stderr);
         serde_json::from_str(&ran.stdout).unwrap()
     }
 
-    pub fn peer_id(&self) -> String {
+    pub(crate) fn peer_id(&self) -> String {
         self.json(&["id"])["peer_id"].as_str().unwrap().to_owned()
     }
 }
@@ -80,40 +80,38 @@ fn ran(output: Output) -> Ran {
 }
 
 /// A daemon that runs; killed if the test does not end it.
-pub struct Daemon {
-    pub child: Child,
+pub(crate) struct Daemon {
+    pub(crate) child: Child,
     stderr: BufReader<ChildStderr>,
 }
 
 impl Daemon {
     /// Starts one and waits until it says that it is ready.
-    pub fn start(home: &Home) -> Self {
+    pub(crate) fn start(home: &Home) -> Self {
         Self::start_with(home.command(&["up"]))
     }
 
-    pub fn start_with(mut command: Command) -> Self {
+    pub(crate) fn start_with(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut daemon = Self { child, stderr };
         let mut said = String::new();
-        loop {
-            let from = said.len();
-            let read = stderr.read_line(&mut said).unwrap();
+        while !said.lines().any(|line| line.starts_with("ready: ")) {
+            let read = daemon.stderr.read_line(&mut said).unwrap();
             assert!(read > 0, "the daemon ended before it was ready: {said}");
-            if said[from..].starts_with("ready: ") {
-                return Self { child, stderr };
-            }
         }
+        daemon
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent =
             Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
     }
 
     /// Waits for its end, and gives exit code and what it still said.
-    pub fn ended(&mut self) -> (i32, String) {
+    pub(crate) fn ended(&mut self) -> (i32, String) {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, ensure};
 use bytes::{Bytes, BytesMut};
-use p2pos_identity::ProtocolName;
 use p2pos_plugin_protocol::client::{Client, Datagrams, Incoming, Stream, stdin_closed};
 use p2pos_plugin_protocol::message::{Kind, Level, Registration};
 use sha2::{Digest as _, Sha256};
@@ -79,7 +78,7 @@ where
     T: Send + 'static,
     W: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let name = ProtocolName::parse(protocol).expect("our own protocols have good names");
+    let name = protocol.parse().expect("our own protocols have good names");
     let mut listener = client
         .register_with(Registration::new(name, kind))
         .await

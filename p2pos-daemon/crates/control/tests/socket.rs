@@ -60,7 +60,16 @@ impl Handler for Toy {
                 }
                 Ok(done("end"))
             }
-            other => Err(Failure::failed(format!("not in this toy: {other:?}"))),
+            Request::Contacts(_)
+            | Request::PluginInfo { .. }
+            | Request::PluginStart { .. }
+            | Request::PluginStop { .. }
+            | Request::PluginRestart { .. }
+            | Request::PluginEnable { .. }
+            | Request::PluginDisable { .. }
+            | Request::PluginRun { .. }
+            | Request::Tool { .. }
+            | Request::Ping { .. } => Err(Failure::failed("not in this toy")),
         }
     }
 }
