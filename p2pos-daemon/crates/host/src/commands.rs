@@ -4,6 +4,7 @@
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
+use p2pos_identity::ProtocolName;
 use p2pos_plugin_protocol::message::Kind;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -11,6 +12,7 @@ use crate::{
     directory::Entry,
     log::PluginLog,
     manifest::Manifest,
+    plugin_id::PluginId,
     serve::Command,
     shared::{Link, Shared},
 };
@@ -21,6 +23,9 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// Stream commands on offer.
 #[derive(Debug)]
 pub(crate) struct Commands {
+    shared: Arc<Shared>,
+    owner: PluginId,
+    names: Vec<ProtocolName>,
     stop: CancellationToken,
     running: TaskTracker,
 }
@@ -33,7 +38,13 @@ impl Commands {
         (dir, env): (PathBuf, Vec<(OsString, OsString)>),
         log: &Arc<PluginLog>,
     ) -> Self {
-        let commands = Self { stop: CancellationToken::new(), running: TaskTracker::new() };
+        let mut commands = Self {
+            shared: shared.clone(),
+            owner: manifest.id.clone(),
+            names: Vec::new(),
+            stop: CancellationToken::new(),
+            running: TaskTracker::new(),
+        };
         for serve in &manifest.serve {
             let command = Command {
                 serve: serve.clone(),
@@ -53,19 +64,28 @@ impl Commands {
                 concurrent_max: Some(u32::from(serve.copies_max)),
                 link: Link::Command(Arc::new(command)),
             };
-            if let Err(clash) = shared.directory().register(manifest.id.as_str(), vec![entry]) {
-                log.life(&format!("{} is not served: {} has it", clash.protocol, clash.owner));
+            match shared.directory().register(manifest.id.as_str(), vec![entry]) {
+                Ok(()) => commands.names.push(serve.protocol.clone()),
+                Err(clash) => log.life(&format!("{} is not served: {} has it", clash.protocol, clash.owner)),
             }
         }
         commands
     }
 
-    /// Ends all running commands; returns when none is left.
+    /// Counts the commands that run now, also from elsewhere.
+    pub(crate) fn running(&self) -> TaskTracker {
+        self.running.clone()
+    }
+
+    /// Offers them no more and ends those that run; returns when none is left.
     pub(crate) async fn end(self) {
+        for name in &self.names {
+            self.shared.directory().unregister(self.owner.as_str(), name);
+        }
         self.stop.cancel();
         self.running.close();
         if tokio::time::timeout(END_WITHIN, self.running.wait()).await.is_err() {
-            tracing::warn!("a stream command does not end");
+            tracing::warn!(plugin = %self.owner, "a stream command does not end");
         }
     }
 }

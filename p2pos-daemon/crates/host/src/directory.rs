@@ -259,7 +259,7 @@ mod tests {
         assert!(matches!(directory.find(&wishes, Kind::Stream, true, now), Found::Here { .. }));
         match directory.find(&wishes, Kind::Stream, false, now) {
             Found::NotServed { offered } => assert_eq!(offered, [name("/pub/1")]),
-            other => panic!("{other:?}"),
+            found @ (Found::Here { .. } | Found::Full { .. } | Found::Away { .. }) => panic!("{found:?}"),
         }
     }
 
@@ -272,7 +272,9 @@ mod tests {
         directory.set_away("a", &[name("/go/1")], now + Duration::from_secs(4));
         match directory.find(&wishes, Kind::Stream, true, now) {
             Found::Away { retry_after, .. } => assert_eq!(retry_after.as_secs(), 4),
-            other => panic!("{other:?}"),
+            found @ (Found::Here { .. } | Found::Full { .. } | Found::NotServed { .. }) => {
+                panic!("{found:?}")
+            }
         }
         assert!(directory.register("b", vec![entry("/go/1", Trust::Contacts, None)]).is_err(), "reserved");
         assert!(directory.served(None).is_empty());

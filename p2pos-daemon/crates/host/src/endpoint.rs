@@ -81,9 +81,9 @@ pub(crate) struct Endpoint {
 
 #[derive(Serialize)]
 struct FileForm<'a> {
-    format: u32,
+    version: u32,
     endpoints: Vec<String>,
-    boot: &'a str,
+    boot_id: &'a str,
     secret: &'a str,
 }
 
@@ -150,7 +150,7 @@ impl Endpoint {
     fn write_file(&self) -> io::Result<()> {
         let mut endpoints = vec![self.unix_text()];
         endpoints.extend(self.tcp_port.get().map(|port| tcp_text(*port)));
-        let form = FileForm { format: 1, endpoints, boot: &self.boot_id, secret: &self.secret_hex };
+        let form = FileForm { version: 1, endpoints, boot_id: &self.boot_id, secret: &self.secret_hex };
         let text = serde_json::to_string_pretty(&form).map_err(io::Error::other)?;
         write_whole(&self.file_path(), &format!("{text}\n"))
     }

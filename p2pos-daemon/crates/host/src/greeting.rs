@@ -93,24 +93,16 @@ fn receive(socket: Socket, strangers: &Arc<Semaphore>, shared: &Arc<Shared>) {
         let greeted = shared.ending.run_until_cancelled(greet(socket, &shared)).await;
         drop(place);
         if let Some(Some(work)) = greeted {
-            work.run(shared).await;
+            session::run(shared, work.bearer, work.session, work.inbox).await;
         }
     });
 }
 
-/// What a connection has become.
-enum Work {
-    Session { bearer: Bearer, session: driver::Session, inbox: driver::Inbox },
-    Nothing,
-}
-
-impl Work {
-    async fn run(self, shared: Arc<Shared>) {
-        match self {
-            Self::Session { bearer, session, inbox } => session::run(shared, bearer, session, inbox).await,
-            Self::Nothing => {}
-        }
-    }
+/// A connection that was let in.
+struct Work {
+    bearer: Bearer,
+    session: driver::Session,
+    inbox: driver::Inbox,
 }
 
 async fn greet(socket: Socket, shared: &Arc<Shared>) -> Option<Work> {
@@ -123,38 +115,59 @@ async fn greet(socket: Socket, shared: &Arc<Shared>) -> Option<Work> {
         return None;
     }
     match socket {
-        Socket::Unix(mut socket) => {
-            let (mut read, mut write) = socket.split();
-            let (opening, acceptor, leftover) = first_words(&mut read, &mut write, shared).await?;
-            match decide(opening, shared) {
-                Decision::Attach(ticket) => {
-                    attach(&ticket, RawIo::Unix(socket), leftover, &acceptor, shared).await
-                }
-                Decision::Admit(bearer, hello) => {
-                    let (read, write) = socket.into_split();
-                    admit(read, write, (leftover, acceptor, hello, bearer), shared).await
-                }
-                Decision::Refuse(refused) => turn_away(&mut write, &acceptor, refused).await,
-            }
+        Socket::Unix(socket) => {
+            let (read, write) = socket.into_split();
+            greet_halves(read, write, |read, write| read.reunite(write).ok().map(RawIo::Unix), shared).await
         }
-        Socket::Tcp(mut socket) => {
+        Socket::Tcp(socket) => {
             if let Err(error) = socket.set_nodelay(true) {
                 tracing::debug!(%error, "a plugin's connection stays with Nagle's algorithm");
             }
-            let (mut read, mut write) = socket.split();
-            let (opening, acceptor, leftover) = first_words(&mut read, &mut write, shared).await?;
-            match decide(opening, shared) {
-                Decision::Attach(ticket) => {
-                    attach(&ticket, RawIo::Tcp(socket), leftover, &acceptor, shared).await
-                }
-                Decision::Admit(bearer, hello) => {
-                    let (read, write) = socket.into_split();
-                    admit(read, write, (leftover, acceptor, hello, bearer), shared).await
-                }
-                Decision::Refuse(refused) => turn_away(&mut write, &acceptor, refused).await,
-            }
+            let (read, write) = socket.into_split();
+            greet_halves(read, write, |read, write| read.reunite(write).ok().map(RawIo::Tcp), shared).await
         }
     }
+}
+
+async fn greet_halves<R, W>(
+    mut read: R,
+    mut write: W,
+    reunite: impl FnOnce(R, W) -> Option<RawIo>,
+    shared: &Arc<Shared>,
+) -> Option<Work>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let (opening, acceptor, leftover) = first_words(&mut read, &mut write, shared).await?;
+    match decide(opening, shared) {
+        Decision::Attach(ticket) => {
+            let waiting = shared.tickets().redeem(&ticket, Instant::now());
+            let Some(waiting) = waiting else {
+                tracing::info!("a ticket was refused: unknown, used before or too old");
+                let message = "this ticket is unknown, was used before, or is too old";
+                return turn_away(&mut write, &acceptor, Refused::new(Code::AUTH, message)).await;
+            };
+            if !tell(&mut write, &acceptor.attached()).await {
+                tracing::debug!("a detached stream's socket left before Attached");
+                return None;
+            }
+            let socket = AttachedSocket { io: reunite(read, write)?, leftover };
+            if waiting.send(socket).is_err() {
+                tracing::debug!("a detached stream ended before its socket came");
+            }
+            None
+        }
+        Decision::Admit(bearer, hello) => {
+            admit(read, write, (leftover, acceptor, hello, bearer), shared).await
+        }
+        Decision::Refuse(refused) => turn_away(&mut write, &acceptor, refused).await,
+    }
+}
+
+/// Says something, if it can be said in time.
+async fn tell<W: AsyncWrite + Unpin>(write: &mut W, answer: &[u8]) -> bool {
+    matches!(tokio::time::timeout(ANSWER_WITHIN, write.write_all(answer)).await, Ok(Ok(())))
 }
 
 async fn first_words<R, W>(
@@ -176,11 +189,10 @@ where
                 GreetError::Rejected(rejection) => rejection.spoke,
                 GreetError::Timeout | GreetError::Closed | GreetError::Io(_) => None,
             };
-            match spoke {
-                Some(foreign) => {
-                    tracing::warn!("{} spoke on the plugin socket: closed unanswered", name_of(foreign))
-                }
-                None => tracing::info!(%error, "a connection on the plugin socket was turned away"),
+            if let Some(foreign) = spoke {
+                tracing::warn!("{} spoke on the plugin socket: closed unanswered", name_of(foreign));
+            } else {
+                tracing::info!(%error, "a connection on the plugin socket was turned away");
             }
             None
         }
@@ -257,16 +269,13 @@ where
         limits,
     };
     let answer = acceptor.welcome(&hello, welcome);
-    match tokio::time::timeout(ANSWER_WITHIN, write.write_all(&answer)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => {
-            tracing::debug!(owner = &*bearer.owner, "a plugin left before its Welcome");
-            return None;
-        }
+    if !tell(&mut write, &answer).await {
+        tracing::debug!(owner = &*bearer.owner, "a plugin left before its Welcome");
+        return None;
     }
     tracing::debug!(owner = &*bearer.owner, instance = bearer.instance, sdk = hello.sdk, "session open");
     let (session, inbox) = driver::spawn(read, write, leftover, driver::Settings::daemon(&limits, &hello));
-    Some(Work::Session { bearer, session, inbox })
+    Some(Work { bearer, session, inbox })
 }
 
 async fn turn_away<W: AsyncWrite + Unpin>(
@@ -274,45 +283,8 @@ async fn turn_away<W: AsyncWrite + Unpin>(
     acceptor: &Acceptor,
     refused: Refused,
 ) -> Option<Work> {
-    let answer = acceptor.refuse(refused);
-    let told = async {
-        write.write_all(&answer).await?;
-        write.shutdown().await
-    };
-    if tokio::time::timeout(ANSWER_WITHIN, told).await.is_err() {
+    if !tell(write, &acceptor.refuse(refused)).await {
         tracing::debug!("a refused connection did not take its answer");
     }
-    Some(Work::Nothing)
-}
-
-async fn attach(
-    ticket: &Ticket,
-    mut io: RawIo,
-    leftover: BytesMut,
-    acceptor: &Acceptor,
-    shared: &Shared,
-) -> Option<Work> {
-    let waiting = shared.tickets().redeem(ticket, Instant::now());
-    let answer = match waiting {
-        Some(_) => acceptor.attached(),
-        None => acceptor
-            .refuse(Refused::new(Code::AUTH, "this ticket is unknown, was used before, or is too old")),
-    };
-    let told = async {
-        match &mut io {
-            RawIo::Unix(socket) => socket.write_all(&answer).await,
-            RawIo::Tcp(socket) => socket.write_all(&answer).await,
-            RawIo::Pipes(..) => Ok(()),
-        }
-    };
-    match (tokio::time::timeout(ANSWER_WITHIN, told).await, waiting) {
-        (Ok(Ok(())), Some(waiting)) => {
-            if waiting.send(AttachedSocket { io, leftover }).is_err() {
-                tracing::debug!("a detached stream ended before its socket came");
-            }
-        }
-        (_, None) => tracing::info!("a ticket was refused: unknown, used before or too old"),
-        (_, Some(_)) => tracing::debug!("a detached stream's socket left before Attached"),
-    }
-    Some(Work::Nothing)
+    None
 }

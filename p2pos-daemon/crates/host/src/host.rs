@@ -20,6 +20,7 @@ use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
 };
+use tokio_util::task::TaskTracker;
 
 use crate::{
     endpoint::{Endpoint, EndpointError},
@@ -275,7 +276,9 @@ impl Host {
         let facts = handle.facts.borrow().clone();
         let now = Instant::now();
         let since = now.saturating_duration_since(facts.since);
-        let streams = facts.session.as_ref().map_or(0, |session| session.stats().streams);
+        let commands = facts.commands.as_ref().map_or(0, TaskTracker::len);
+        let streams = facts.session.as_ref().map_or(0, |session| session.stats().streams)
+            + u32::try_from(commands).unwrap_or(u32::MAX);
         let served = self.shared().directory().served(Some(id.as_str()));
         PluginSnapshot {
             id: id.to_string(),
@@ -290,7 +293,7 @@ impl Host {
             next_try: facts.next_try.map(|next| next.saturating_duration_since(now)),
             status: p2pos_identity::Untrusted(&facts.status).to_string(),
             pid: facts.pid,
-            streams: u32::try_from(streams).unwrap_or(u32::MAX),
+            streams,
             restarts: facts.restarts,
             last_exit: facts.last_exit,
             recent: handle.log.last(RECENT_LINES),
@@ -399,7 +402,15 @@ impl Host {
                 new_permissions: facts.new_permissions,
             },
             State::Invalid => CommandError::Invalid { id, errors: facts.errors },
-            state => CommandError::Failed { id, state, reason: facts.reason, recent },
+            State::Stopped
+            | State::Starting
+            | State::Running
+            | State::Degraded
+            | State::WaitingNetwork
+            | State::Stopping
+            | State::Backoff
+            | State::Failed
+            | State::Dev => CommandError::Failed { id, state: facts.state, reason: facts.reason, recent },
         })
     }
 

@@ -62,7 +62,7 @@ pub use crate::{
     guard::guard_main,
     host::{Host, HostConfig, StartError, ToolGrants, ToolOpen},
     log::{Level, LogFollow, LogLine, LogSource, LogTail},
-    manifest::{MANIFEST_BYTES_MAX, MANIFEST_FILE, Problem, Report, check},
+    manifest::{MANIFEST_BYTES_MAX, MANIFEST_FILE, Problem, Report, check, check_manifest},
     network::{
         Accepted, ConnectedPeer, ContactInfo, Network, NetworkEvent, Offer, OpenFailure, OpenRequest,
         OpenedInfo, Refusal,

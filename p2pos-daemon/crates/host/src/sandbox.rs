@@ -7,9 +7,12 @@
 //!
 //! Refuses to know: manifests, sockets.
 
-use std::io;
+use std::{fs, io, os::fd::BorrowedFd};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use serde::Serialize;
 
 /// What each process of a plugin may use.
@@ -50,6 +53,7 @@ impl Sandbox {
 /// # Errors
 /// When the kernel refuses any part: the plugin must not run then.
 pub(crate) fn enter(limits: &ProcessLimits) -> io::Result<()> {
+    keep_descriptors_back()?;
     limit(Resource::Nofile, limits.files)?;
     // A core dump would put a plugin's secrets on the disk.
     limit(Resource::Core, 0)?;
@@ -57,6 +61,24 @@ pub(crate) fn enter(limits: &ProcessLimits) -> io::Result<()> {
         limit(Resource::As, bytes)?;
     }
     rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// Keeps every descriptor but stdin, stdout and stderr from the program that comes next. Ours are close-on-exec anyway;
+/// those that the daemon's own starter left open (a terminal multiplexer, a CI runner) are not.
+fn keep_descriptors_back() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(number) = name.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 2)
+        else {
+            continue;
+        };
+        #[expect(unsafe_code, reason = "the only way to reach a descriptor that nobody in this process owns")]
+        // SAFETY: the number was just listed as open, the directory's own included; this process has one thread, and
+        // nothing is closed before the next line has run.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! together with its answer slot. Refuses to know: processes, IP addresses.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,17 +35,11 @@ use crate::{
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time that an open may ask for.
 const OPEN_TIMEOUT_MAX: Duration = Duration::from_secs(300);
-/// Bytes of control frames that may wait in the session before events are held back: a plugin that does not read
-/// misses events (and is told how many) instead of being closed.
-const EVENT_BACKLOG_BYTES: usize = 64 * 1024;
-/// How often held-back events look whether there is room again.
-const EVENT_RETRY: Duration = Duration::from_millis(50);
-
 /// Serves a session until it ends.
 pub(crate) async fn run(shared: Arc<Shared>, bearer: Bearer, session: Session, mut inbox: Inbox) {
     let mut task = SessionTask {
         events: None,
-        opens: HashMap::new(),
+        opens: BTreeMap::new(),
         shared: shared.clone(),
         bearer: bearer.clone(),
         session: session.clone(),
@@ -57,7 +51,7 @@ pub(crate) async fn run(shared: Arc<Shared>, bearer: Bearer, session: Session, m
                 Some(inbound) => task.handle(inbound.rid, inbound.body).await,
                 None => break,
             },
-            event = next_event(&mut task.events, &session) => task.forward(event),
+            event = next_event(&mut task.events) => task.forward(event),
             () = shared.ending.cancelled(), if bearer.plugin.is_none() => {
                 session.close(End::new(Code::SHUTTING_DOWN), "the daemon ends");
             }
@@ -73,7 +67,7 @@ struct SessionTask {
     bearer: Bearer,
     session: Session,
     /// Opens under way; the value says "cancelled" to whoever tries.
-    opens: HashMap<Rid, watch::Sender<bool>>,
+    opens: BTreeMap<Rid, watch::Sender<bool>>,
     events: Option<Subscription>,
 }
 
@@ -84,13 +78,12 @@ struct Subscription {
     missed: u32,
 }
 
-/// The next event, when the session has room for it. Cancel-safe: an event is taken only if it can be sent.
-async fn next_event(
-    events: &mut Option<Subscription>,
-    session: &Session,
-) -> Result<NetworkEvent, broadcast::error::RecvError> {
-    let Some(subscription) = events else { return std::future::pending().await };
-    subscription.receiver.recv().await
+/// The next event that the session has asked for. Cancel-safe.
+async fn next_event(events: &mut Option<Subscription>) -> Result<NetworkEvent, broadcast::error::RecvError> {
+    match events {
+        Some(subscription) => subscription.receiver.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl SessionTask {
@@ -392,7 +385,7 @@ impl SessionTask {
     }
 
     /// The session is over: tools take their registrations along, a plugin's are its supervisor's to decide.
-    async fn leave(&mut self, end: End) {
+    async fn leave(&self, end: End) {
         for cancel in self.opens.values() {
             cancel.send_replace(true);
         }

@@ -142,7 +142,7 @@ impl Shared {
     pub(crate) fn issue_token(&self, bearer: Bearer, good_for: Duration) -> Option<LaunchToken> {
         let token = LaunchToken::from_random(random());
         let (instance, now) = (bearer.instance, Instant::now());
-        self.tokens().add(&token, instance, bearer, now + good_for, now).then_some(token)
+        self.tokens().add(&token, (instance, bearer), now + good_for, now).then_some(token)
     }
 }
 

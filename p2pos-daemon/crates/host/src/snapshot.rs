@@ -8,6 +8,7 @@ use std::{
 use p2pos_plugin_protocol::driver::Session;
 use serde::Serialize;
 use thiserror::Error;
+use tokio_util::task::TaskTracker;
 
 use crate::{manifest::Problem, spawner::Exit, supervise::State};
 
@@ -38,7 +39,7 @@ pub struct PluginSnapshot {
     pub status: String,
     /// Process number, for people to look at.
     pub pid: Option<u32>,
-    /// Streams and flows open now.
+    /// Streams and flows open now, stream commands included.
     pub streams: u32,
     /// Restarts since the user started it.
     pub restarts: u32,
@@ -171,4 +172,6 @@ pub(crate) struct Facts {
     pub(crate) errors: Vec<String>,
     pub(crate) exec_hash: Option<String>,
     pub(crate) session: Option<Session>,
+    /// Counts the stream commands that run.
+    pub(crate) commands: Option<TaskTracker>,
 }

@@ -34,8 +34,7 @@ impl<B> Tokens<B> {
     pub(crate) fn add(
         &mut self,
         token: &LaunchToken,
-        instance: u64,
-        bearer: B,
+        (instance, bearer): (u64, B),
         until: Instant,
         now: Instant,
     ) -> bool {
@@ -78,13 +77,13 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(60);
         let mut tokens = Tokens::new();
-        assert!(tokens.add(&token(1), 7, "chess", later, now));
+        assert!(tokens.add(&token(1), (7, "chess"), later, now));
         assert_eq!(tokens.redeem(&token(2), now), None);
         assert_eq!(tokens.redeem(&token(1), now), Some("chess"));
         assert_eq!(tokens.redeem(&token(1), now), None, "used");
-        assert!(tokens.add(&token(3), 7, "chess", later, now));
+        assert!(tokens.add(&token(3), (7, "chess"), later, now));
         assert_eq!(tokens.redeem(&token(3), later), None, "too late");
-        assert!(tokens.add(&token(4), 7, "chess", later, now));
+        assert!(tokens.add(&token(4), (7, "chess"), later, now));
         tokens.revoke(7);
         assert_eq!(tokens.redeem(&token(4), now), None, "its run is over");
     }
@@ -96,9 +95,9 @@ mod tests {
         for n in 0..TOKENS_MAX {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&n.to_be_bytes());
-            assert!(tokens.add(&LaunchToken::from_random(bytes), 1, (), now + Duration::from_secs(1), now));
+            assert!(tokens.add(&LaunchToken::from_random(bytes), (1, ()), now + Duration::from_secs(1), now));
         }
-        assert!(!tokens.add(&token(255), 1, (), now + Duration::from_secs(2), now));
-        assert!(tokens.add(&token(255), 1, (), now + Duration::from_secs(9), now + Duration::from_secs(1)));
+        assert!(!tokens.add(&token(255), (1, ()), now + Duration::from_secs(2), now));
+        assert!(tokens.add(&token(255), (1, ()), now + Duration::from_secs(9), now + Duration::from_secs(1)));
     }
 }

@@ -1,4 +1,5 @@
 //! Plugins as real processes: started, stopped, killed, and what they try against that.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
 mod common;
 
@@ -180,7 +181,7 @@ async fn a_plugin_gets_a_clean_environment_and_its_limits() {
 async fn a_flood_of_output_is_cut_and_hurts_nobody() {
     let test = TestHost::start().await;
     let code = "plugin = started()\nfor n in range(200000): print('x' * 100)\nsay('')\nsay('the end')\nuntil_shutdown(plugin)";
-    test.install("org.flood", "", code).await;
+    test.install("org.flood", "stop_timeout = \"100ms\"\n", code).await;
     test.host.enable("org.flood").await.unwrap();
     let start = Instant::now();
     let client =

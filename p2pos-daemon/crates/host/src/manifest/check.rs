@@ -72,6 +72,14 @@ pub fn check(dir: &Path) -> Report {
     Report { id, errors: loaded.errors, warnings: loaded.warnings }
 }
 
+/// Checks the text of a manifest alone, without the directory it belongs to. Never panics.
+#[must_use]
+pub fn check_manifest(text: &str) -> Report {
+    let mut findings = Findings::new(MANIFEST_FILE, text);
+    let id = parse(text, &mut findings).map(|manifest| manifest.id.to_string());
+    Report { id, errors: findings.errors, warnings: findings.warnings }
+}
+
 /// Reads a plugin's directory. Blocks on the disk.
 pub(crate) fn load(dir: &Path) -> Loaded {
     let mut loaded = Loaded {

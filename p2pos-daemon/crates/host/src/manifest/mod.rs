@@ -19,7 +19,7 @@ pub(crate) use self::{
     reader::nearest,
 };
 pub use self::{
-    check::{Report, check},
+    check::{Report, check, check_manifest},
     reader::Problem,
 };
 use crate::{
@@ -356,19 +356,11 @@ fn read_serve(
 
 fn read_permissions(mut top: Section<'_, '_>, permissions: &mut Permissions, findings: &mut Findings<'_>) {
     if let Some(mut net) = top.table("net", findings) {
-        let wishes: [(&'static str, fn(ProtocolName) -> Permission); 2] =
-            [("open", Permission::Open), ("accept", Permission::Accept)];
-        for (key, permission) in wishes {
-            let Some(names) = net.strings(key, findings) else { continue };
-            if names.value.len() > PROTOCOLS_MAX {
-                findings.error(Some(names.span), format!("more than {PROTOCOLS_MAX} protocols"));
-                continue;
-            }
-            for name in &names.value {
-                if let Some(protocol) = protocol_of(name, findings) {
-                    permissions.add(permission(protocol));
-                }
-            }
+        for protocol in read_protocols(&mut net, "open", findings) {
+            permissions.add(Permission::Open(protocol));
+        }
+        for protocol in read_protocols(&mut net, "accept", findings) {
+            permissions.add(Permission::Accept(protocol));
         }
         net.finish(findings);
     }
@@ -388,6 +380,19 @@ fn read_permissions(mut top: Section<'_, '_>, permissions: &mut Permissions, fin
     }
     top.not_yet(&["discovery", "pubsub", "relay", "admin"], findings);
     top.finish(findings);
+}
+
+fn read_protocols(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    findings: &mut Findings<'_>,
+) -> Vec<ProtocolName> {
+    let Some(names) = section.strings(key, findings) else { return Vec::new() };
+    if names.value.len() > PROTOCOLS_MAX {
+        findings.error(Some(names.span), format!("more than {PROTOCOLS_MAX} protocols"));
+        return Vec::new();
+    }
+    names.value.iter().filter_map(|name| protocol_of(name, findings)).collect()
 }
 
 fn read_limits(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Limits {

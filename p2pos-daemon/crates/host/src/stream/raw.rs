@@ -251,6 +251,15 @@ impl WriteIo {
         }
     }
 
+    /// Half-closes a socket; a pipe is closed by dropping it.
+    async fn shut_down(&mut self) -> io::Result<()> {
+        match self {
+            Self::Unix(socket) => socket.shutdown().await,
+            Self::Tcp(socket) => socket.shutdown().await,
+            Self::Pipe(pipe) => pipe.shutdown().await,
+        }
+    }
+
     /// Resolves when the kernel says that nobody reads.
     async fn broken(&self) {
         let ready = match self {
@@ -314,7 +323,11 @@ impl RawWriter {
     }
 
     pub(super) async fn finish(&mut self) -> Result<(), End> {
-        // Dropping the half shuts the direction down; a pipe is closed by it.
+        if let Some(io) = &mut self.io
+            && let Err(error) = io.shut_down().await
+        {
+            tracing::debug!(%error, "a raw stream was closed before we finished it");
+        }
         self.io = None;
         match *self.fate.borrow() {
             Some(Fate::Ended(end)) => Err(end),

@@ -132,8 +132,7 @@ impl TestHost {
     pub async fn logged(&self, id: &str, marker: &str) -> String {
         let find = || {
             let text = self.log_text(id);
-            let line = text.lines().find_map(|line| line.split_once(marker).map(|(_, rest)| rest.to_owned()));
-            line
+            text.lines().find_map(|line| line.split_once(marker).map(|(_, rest)| rest.to_owned()))
         };
         until(&format!("{id} logs {marker}"), || find().is_some()).await;
         find().unwrap()
