@@ -15,6 +15,7 @@ mod marks;
 mod proto_marks;
 mod ratchet;
 mod sources;
+mod spec;
 
 use std::fmt;
 
@@ -56,6 +57,7 @@ pub(crate) fn run(is_blessing: bool) -> Result<bool> {
     findings.extend(ratchet::check(&files)?);
     findings.extend(dependencies::check()?);
     findings.extend(proto_marks::check()?);
+    findings.extend(spec::check(&files)?);
     findings.extend(changes::check(&files)?);
     findings.extend(links::check(&files)?);
     if !gen_code::run(true)? {
