@@ -25,7 +25,7 @@ const RUN_MAX: Duration = Duration::from_secs(60);
 
 /// Builds exactly what the README's command builds.
 pub(super) fn build() -> Result<()> {
-    Command::cargo(&["build", "--release", "--locked"]).run()
+    Command::cargo(&["build", "--release", "--locked", "--package", "p2pos", "--bin", "p2pos"]).run()
 }
 
 /// Runs it in an empty temporary folder and looks at what it says and leaves.
