@@ -27,7 +27,8 @@ LINE_BYTES_MAX = 8 * TEXT_BYTES_MAX
 """Bytes of one line: a text whose every byte was escaped, and the rest. A longer one is no chat."""
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 30.0
-"""Seconds between tries: a peer that comes online is noticed at once by its event, this is for what gives no event."""
+"""Seconds between tries, or what the other side asked for. A peer that connects is tried at once; a new message is not
+a reason to try earlier, or a busy writer would hammer a peer who is away."""
 IDLE_S = 60.0
 """Seconds that a stream is kept after the last ack: the next message then costs no opening."""
 OPEN_TIMEOUT_S = 20.0
@@ -44,12 +45,15 @@ class Delivery:
         self._on_message = on_message
         self._on_ack = on_ack
         self._senders: dict[str, asyncio.Task[None]] = {}
-        self._nudges: dict[str, asyncio.Event] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._arrivals: dict[str, asyncio.Event] = {}
         self._receivers: set[asyncio.Task[None]] = set()
+        self._is_running = False
 
     async def run(self) -> None:
         """Serves until the daemon asks the plugin to end."""
         await self._plugin.register(PROTOCOL)
+        self._is_running = True
         for peer in self._store.waiting():
             self.nudge(peer)
         events = asyncio.create_task(self._watch_peers())
@@ -57,48 +61,61 @@ class Delivery:
             async for stream in self._plugin.accept(PROTOCOL):
                 task = asyncio.create_task(self._receive(stream))
                 self._receivers.add(task)
+                if stream.peer in self._arrivals:
+                    self._arrivals[stream.peer].set()
                 task.add_done_callback(self._receivers.discard)
         finally:
+            self._is_running = False
             for task in [events, *self._senders.values(), *self._receivers]:
                 task.cancel()
             await asyncio.gather(events, *self._senders.values(), *self._receivers, return_exceptions=True)
 
     def nudge(self, peer: str) -> None:
-        """There may be something to send to this peer, or it may be reachable now."""
-        self._nudges.setdefault(peer, asyncio.Event()).set()
+        """There may be something to send to this peer."""
+        self._news.setdefault(peer, asyncio.Event()).set()
+        self._arrivals.setdefault(peer, asyncio.Event())
         if peer not in self._senders and self._store.talk(peer).outbox:
             task = asyncio.create_task(self._send(peer))
             self._senders[peer] = task
-            task.add_done_callback(lambda _: self._senders.pop(peer, None))
+            task.add_done_callback(lambda _: self._sender_ended(peer))
+
+    def _sender_ended(self, peer: str) -> None:
+        del self._senders[peer]
+        # A message that came while the sender was leaving; not after the end of the session.
+        if self._is_running and self._store.talk(peer).outbox:
+            self.nudge(peer)
 
     async def _watch_peers(self) -> None:
         with contextlib.suppress(P2posError):
             async for event in self._plugin.subscribe("peer"):
-                if event.what == "connected" and event.peer in self._store.waiting():
-                    self.nudge(event.peer)
+                if event.what == "connected" and event.peer in self._arrivals:
+                    self._arrivals[event.peer].set()
 
     # --- sending ---
 
     async def _send(self, peer: str) -> None:
-        talk, nudge = self._store.talk(peer), self._nudges[peer]
+        talk, arrival = self._store.talk(peer), self._arrivals[peer]
         delay = RETRY_FIRST_S
         while talk.outbox:
-            nudge.clear()
-            before = len(talk.outbox)
+            arrival.clear()
+            before = talk.last_acked
+            asked_for = 0.0
             try:
                 await self._deliver(peer)
             except SessionEnded:
+                self._is_running = False
                 return
             except (P2posError, ValueError) as problem:
-                self._plugin.log(f"{before} messages wait: {problem}", "debug")
-            delay = RETRY_FIRST_S if len(talk.outbox) < before else min(delay * 2, RETRY_MAX_S)
+                self._plugin.log(f"{len(talk.outbox)} messages wait: {problem}", "debug")
+                asked_for = getattr(problem, "retry_after", 0.0)
+            delay = RETRY_FIRST_S if talk.last_acked > before else min(delay * 2, RETRY_MAX_S)
             if talk.outbox:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(nudge.wait(), delay)
+                    await asyncio.wait_for(arrival.wait(), asked_for or delay)
 
     async def _deliver(self, peer: str) -> None:
         """One stream: says what is unacknowledged and what comes, until the stream ends or all is quiet."""
-        talk, nudge = self._store.talk(peer), self._nudges[peer]
+        talk, news = self._store.talk(peer), self._news[peer]
         async with self._plugin.open(peer, PROTOCOL, timeout=OPEN_TIMEOUT_S) as stream:
             acks = asyncio.create_task(self._read_acks(peer, stream))
             try:
@@ -107,7 +124,7 @@ class Delivery:
                     for number in [number for number in talk.outbox if number > said]:
                         await stream.write(self._line(talk.outbox[number]))
                         said = number
-                    if not await _rang(nudge, acks, IDLE_S) and not talk.outbox:
+                    if not await _rang(news, acks, IDLE_S) and not talk.outbox:
                         return
             finally:
                 acks.cancel()
@@ -144,13 +161,13 @@ class Delivery:
             self._plugin.log(f"a stream of {stream.info.petname or stream.peer} ended: {problem}", "debug")
 
 
-async def _rang(nudge: asyncio.Event, other: asyncio.Task[None], timeout: float) -> bool:
-    """Waits for the nudge, or the end of `other`; False: neither came in time."""
-    ring = asyncio.create_task(nudge.wait())
+async def _rang(news: asyncio.Event, other: asyncio.Task[None], timeout: float) -> bool:
+    """Waits for news, or the end of `other`; False: neither came in time."""
+    ring = asyncio.create_task(news.wait())
     done, _ = await asyncio.wait((ring, other), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     ring.cancel()
     if ring in done:
-        nudge.clear()
+        news.clear()
     return bool(done)
 
 

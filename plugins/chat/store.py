@@ -52,6 +52,7 @@ class Talk:
     outbox: dict[int, Message] = field(default_factory=dict)
     """What the other side has not acknowledged, in order."""
     last_out: int = 0
+    last_acked: int = 0
     last_in: dict[str, int] = field(default_factory=dict)
     """Store id of the other side -> the highest number that we have."""
 
@@ -101,6 +102,7 @@ class Store:
             return None
         _append(talk.path, {"k": "ack", "n": number})
         del talk.outbox[number]
+        talk.last_acked = number
         message.is_acked = True
         return message
 
