@@ -115,7 +115,7 @@ impl Node {
             endpoint,
             resolver: config.resolver,
             incoming: sender,
-            events: broadcast::Sender::new(EVENTS_QUEUE),
+            events: std::sync::Mutex::new(Some(broadcast::Sender::new(EVENTS_QUEUE))),
             registry: Registry::default(),
             closing: AtomicBool::new(false),
         });
@@ -184,10 +184,12 @@ impl Node {
         peers.into_iter().map(|(peer, handle)| snapshot(peer, handle.status())).collect()
     }
 
-    /// Tells of connections that come and go from now on. A reader that falls behind is told how many it missed.
+    /// Tells of connections that come and go from now on, until the shutdown closes the channel. A reader that falls behind
+    /// is told how many it missed.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.context().events.subscribe()
+        let events = self.context().events();
+        events.as_ref().map_or_else(|| broadcast::Sender::new(1).subscribe(), broadcast::Sender::subscribe)
     }
 
     /// Datagrams at our port that were not ordinary.
@@ -216,8 +218,10 @@ impl Node {
         self.inner.welcomer.abort();
         for (_, handle) in self.context().registry.all() {
             handle.send(Command::Shutdown).await;
+            handle.ended().await;
         }
         self.context().endpoint.close(EndCode::SHUTTING_DOWN).await;
+        self.context().events().take();
     }
 
     fn context(&self) -> &Arc<Context> {

@@ -263,6 +263,10 @@ async fn events_tell_of_peers_that_come_and_go() {
     soon(b.node.shutdown()).await;
     let gone = Event::Disconnected { peer: b.node.peer_id(), reason: Lost::Closed(EndCode::SHUTTING_DOWN) };
     assert_eq!(soon(at_a.recv()).await.unwrap(), gone);
+    let left = Event::Disconnected { peer: a.node.peer_id(), reason: Lost::Local };
+    assert_eq!(soon(at_b.recv()).await.unwrap(), left);
+    assert_eq!(soon(at_b.recv()).await, Err(tokio::sync::broadcast::error::RecvError::Closed));
+    assert!(soon(b.node.events().recv()).await.is_err());
 }
 
 #[tokio::test]

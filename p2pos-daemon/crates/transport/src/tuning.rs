@@ -142,6 +142,17 @@ impl Reach {
         }
     }
 
+    /// Bytes that may be sent before the first acknowledgement. RFC 9002 s7.2 allows 10 packets towards the unknown; on
+    /// loopback nothing can be congested but our own socket buffers, and pacing a small window at the round trip of the
+    /// handshake delayed the first answer by up to 10 ms, because the probes for large packets use the same budget.
+    fn initial_window(self) -> u64 {
+        match self {
+            Self::Loopback => 1024 * 1024,
+            Self::Lan => 64 * 1024,
+            Self::Internet => 14_720,
+        }
+    }
+
     /// Receive window of the connection: all stalled streams and the running ones. It is the bound on the memory that one
     /// peer can pin; nothing is allocated before data arrives.
     fn connection_window(self) -> u32 {
@@ -181,14 +192,16 @@ pub(crate) fn transport(reach: Reach) -> Arc<TransportConfig> {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .default_path_max_idle_timeout(Some(IDLE_TIMEOUT))
         .default_path_keep_alive_interval(Some(KEEP_ALIVE))
-        .congestion_controller_factory(congestion_controller());
+        .congestion_controller_factory(congestion_controller(reach));
     Arc::new(config)
 }
 
 /// The congestion controller: CUBIC for now. noq's BBRv3 lost 4 % on loopback, and its fairness beside CUBIC flows is not
 /// measured yet; a path with 1 % loss is where it will earn its place (DESIGN s11).
-fn congestion_controller() -> Arc<dyn congestion::ControllerFactory + Send + Sync> {
-    Arc::new(congestion::CubicConfig::default())
+fn congestion_controller(reach: Reach) -> Arc<dyn congestion::ControllerFactory + Send + Sync> {
+    let mut cubic = congestion::CubicConfig::default();
+    cubic.initial_window(reach.initial_window());
+    Arc::new(cubic)
 }
 
 #[cfg(test)]

@@ -18,10 +18,10 @@ async fn both_sides_prove_who_they_are_in_both_address_families() {
     let (a, b) = (endpoint(1), endpoint(2));
     assert_eq!(v4_of(&a).port(), v6_of(&a).port(), "one port serves both families");
     for address in [v4_of(&b), v6_of(&b)] {
-        let candidates = [address];
-        let (dialed, accepted) =
-            soon(async { tokio::join!(a.dial(b.peer_id(), &candidates), b.accept()) }).await;
-        let (dialed, accepted) = (dialed.unwrap().connection, accepted.unwrap());
+        let addresses = [address];
+        let both = async { tokio::join!(dial(&a, b.peer_id(), &addresses), b.accept()) };
+        let ((dialed, _), accepted) = soon(both).await;
+        let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
         assert_eq!((dialed.peer(), accepted.peer()), (b.peer_id(), a.peer_id()));
         assert_eq!((dialed.is_initiator(), accepted.is_initiator()), (true, false));
         let path = dialed.path().unwrap();

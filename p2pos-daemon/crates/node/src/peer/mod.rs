@@ -11,7 +11,7 @@ mod dial;
 mod wishes;
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -38,7 +38,8 @@ pub(crate) struct Context {
     pub(crate) endpoint: Endpoint,
     pub(crate) resolver: Resolver,
     pub(crate) incoming: mpsc::Sender<Incoming>,
-    pub(crate) events: broadcast::Sender<Event>,
+    /// Gone after the shutdown, so that those who listen learn that nothing more comes.
+    pub(crate) events: Mutex<Option<broadcast::Sender<Event>>>,
     pub(crate) registry: Registry,
     pub(crate) closing: AtomicBool,
 }
@@ -52,9 +53,16 @@ impl Context {
         self.closing.load(Ordering::Relaxed)
     }
 
+    /// Those who listen to what happens, until the shutdown.
+    pub(crate) fn events(&self) -> MutexGuard<'_, Option<broadcast::Sender<Event>>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, event: Event) {
-        // Without subscribers there is nobody to tell.
-        self.events.send(event).ok();
+        if let Some(events) = &*self.events() {
+            // Without subscribers there is nobody to tell.
+            events.send(event).ok();
+        }
     }
 }
 
@@ -191,6 +199,11 @@ impl PeerHandle {
     /// Sends a command; waits while the task's queue is full. One that has ended needs no command.
     pub(crate) async fn send(&self, command: Command) {
         self.commands.send(command).await.ok();
+    }
+
+    /// Waits until the task has ended.
+    pub(crate) async fn ended(&self) {
+        self.commands.closed().await;
     }
 
     /// The connection to open on, if one stands.
