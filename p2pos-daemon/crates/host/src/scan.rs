@@ -25,6 +25,9 @@ use crate::{
 const PLUGINS_MAX: usize = 256;
 /// Quiet time after a change before it is looked at: copying a plugin makes many events.
 const DEBOUNCE: Duration = Duration::from_millis(250);
+/// How long changes may go on before they are looked at all the same: a plugin that keeps writing into its own directory
+/// delays the notice of others by no more than this.
+const DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 /// How often to look where the kernel gives no notice.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -92,7 +95,8 @@ impl Watch {
             // Watching again renews a watch whose directory was replaced.
             if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
                 tracing::debug!(path = %path.display(), %error, "cannot be watched");
-                are_all = false;
+                // One that has just gone is no loss: the next look knows.
+                are_all &= !path.exists();
             }
         }
         self.watched = wanted;
@@ -113,7 +117,14 @@ impl Watch {
             return;
         }
         // Cancel-safe enough: a notice that is lost here is followed by another scan of whoever cancelled.
-        while tokio::time::timeout(DEBOUNCE, self.changes.recv()).await.is_ok_and(|notice| notice.is_some()) {
+        let until_quiet = async {
+            while tokio::time::timeout(DEBOUNCE, self.changes.recv())
+                .await
+                .is_ok_and(|notice| notice.is_some())
+            {}
+        };
+        if tokio::time::timeout(DEBOUNCE_MAX, until_quiet).await.is_err() {
+            tracing::trace!("the plugin directories do not come to rest");
         }
     }
 }
