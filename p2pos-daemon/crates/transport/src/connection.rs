@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use noq::PathId;
+use noq::{PathId, VarInt};
 use p2pos_identity::PeerId;
 use p2pos_peer_protocol::EndCode;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use crate::{
     path::PathInfo,
     socket::Shared,
     stream::{RecvStream, SendStream, quic_code},
+    tuning::Reach,
 };
 
 /// Paths looked at to find the one in use: noq counts them up from 0 and we allow few.
@@ -136,6 +137,15 @@ impl Connection {
             && path.ping().is_err()
         {
             tracing::trace!("nudged a connection whose first path is closed");
+        }
+    }
+
+    /// Lets the peer have far more unread data with us, as befits somebody known: every connection begins with a stranger's
+    /// window.
+    pub fn widen(&self) {
+        if let Some(path) = self.path() {
+            let window = Reach::of(path.remote.ip()).connection_window();
+            self.inner.set_receive_window(VarInt::from_u32(window));
         }
     }
 

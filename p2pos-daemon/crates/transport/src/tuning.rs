@@ -40,6 +40,10 @@ pub(crate) const STALLED_STREAMS: u32 = 100;
 /// Streams that must be able to run at full window beside the stalled ones.
 pub(crate) const RUNNING_STREAMS: u32 = 28;
 
+/// Streams of a stranger that can be full at the same time. With 32 strangers at once (the node's limit) this is 512 MiB
+/// in the worst case.
+const STRANGER_STREAMS: u32 = 4;
+
 /// Unacknowledged bytes we keep per connection, as a multiple of the stream window: enough that one stream can fill its
 /// window while another starts, and the bound on what a peer that never acknowledges makes us hold.
 const SEND_WINDOWS: u64 = 8;
@@ -153,9 +157,14 @@ impl Reach {
         }
     }
 
-    /// Receive window of the connection: all stalled streams and the running ones. It is the bound on the memory that one
-    /// peer can pin; nothing is allocated before data arrives.
-    fn connection_window(self) -> u32 {
+    /// Receive window of a connection to somebody we do not know (yet): what a stranger can make us hold.
+    fn stranger_window(self) -> u32 {
+        self.stream_window() * STRANGER_STREAMS
+    }
+
+    /// Receive window of a connection to a known peer: all stalled streams and the running ones. It is the bound on the
+    /// memory that one contact can pin; nothing is allocated before data arrives.
+    pub(crate) fn connection_window(self) -> u32 {
         self.stream_window() * (STALLED_STREAMS + RUNNING_STREAMS)
     }
 }
@@ -177,7 +186,7 @@ pub(crate) fn transport(reach: Reach) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(reach.stream_window()))
-        .receive_window(VarInt::from_u32(reach.connection_window()))
+        .receive_window(VarInt::from_u32(reach.stranger_window()))
         .send_window(u64::from(reach.stream_window()) * SEND_WINDOWS)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)

@@ -30,6 +30,7 @@ async fn stuff(send: &mut SendStream) -> usize {
 #[tokio::test]
 async fn a_hundred_stalled_streams_hold_their_windows_and_another_one_runs_on() {
     let (_a, dialed, _b, accepted) = soon(pair()).await;
+    accepted.widen();
     let mut stuffing = tokio::task::JoinSet::new();
     let mut unread: Vec<(SendStream, RecvStream)> = Vec::new();
     for _ in 0..STALLED {
@@ -57,4 +58,24 @@ async fn a_hundred_stalled_streams_hold_their_windows_and_another_one_runs_on() 
     let (_back, mut theirs) = soon(accepted.accept_stream()).await.unwrap();
     assert_eq!(soon(read_all(&mut theirs)).await.unwrap().len(), total);
     drop(sending.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_stranger_can_make_us_hold_four_full_streams_and_no_more() {
+    let (_a, dialed, _b, accepted) = soon(pair()).await;
+    let mut stuffing = tokio::task::JoinSet::new();
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let (mut send, recv) = dialed.open().await.unwrap();
+        stuffing.spawn(async move {
+            let written = stuff(&mut send).await;
+            (written, send, recv)
+        });
+    }
+    while unread.len() < 4 {
+        unread.push(soon(accepted.accept_stream()).await.unwrap());
+    }
+    let stuffed = soon(stuffing.join_all()).await;
+    let total: usize = stuffed.iter().map(|(written, ..)| written).sum();
+    assert!(total <= 4 * STREAM_WINDOW, "{total} bytes were taken");
 }

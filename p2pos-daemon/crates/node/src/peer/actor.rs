@@ -99,6 +99,9 @@ impl Actor {
     /// Takes a connection, whoever dialled it, and begins to accept its streams.
     fn adopt(&mut self, connection: Connection, welcome: Welcome) {
         let is_contact = matches!(welcome, Welcome::Contact);
+        if is_contact {
+            connection.widen();
+        }
         let live = Live::new(connection, self.given_back.clone());
         self.connections.add(live.clone(), welcome);
         self.acceptors.spawn(accept::run(live, is_contact, self.context.incoming.clone()));
