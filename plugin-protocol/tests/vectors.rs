@@ -4,6 +4,8 @@
 //! `handshake.json`: the proofs, and the first exchange of SPEC.md. A few cases are the host's to judge (it owns the
 //! registrations); they are named in [`JUDGED_BY_THE_HOST`], so that none is silently nobody's.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use std::{fs, path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
