@@ -35,6 +35,12 @@ use crate::{
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time that an open may ask for.
 const OPEN_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+/// Bytes of control frames that may wait in the session before events are held back: a plugin that does not read misses
+/// events, and is told how many, instead of being closed with 106. Far under the session's own limit of 2 MiB.
+const EVENT_BACKLOG_BYTES: usize = 64 * 1024;
+/// How often held-back events look whether there is room again.
+const EVENT_RETRY: Duration = Duration::from_millis(50);
+
 /// Serves a session until it ends.
 pub(crate) async fn run(shared: Arc<Shared>, bearer: Bearer, session: Session, mut inbox: Inbox) {
     let mut task = SessionTask {
@@ -51,7 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>, bearer: Bearer, session: Session, m
                 Some(inbound) => task.handle(inbound.rid, inbound.body).await,
                 None => break,
             },
-            event = next_event(&mut task.events) => task.forward(event),
+            event = next_event(&mut task.events, &session) => task.forward(event),
             () = shared.ending.cancelled(), if bearer.plugin.is_none() => {
                 session.close(End::new(Code::SHUTTING_DOWN), "the daemon ends");
             }
@@ -78,12 +84,16 @@ struct Subscription {
     missed: u32,
 }
 
-/// The next event that the session has asked for. Cancel-safe.
-async fn next_event(events: &mut Option<Subscription>) -> Result<NetworkEvent, broadcast::error::RecvError> {
-    match events {
-        Some(subscription) => subscription.receiver.recv().await,
-        None => std::future::pending().await,
+/// The next event that the session has asked for, once there is room for it. Cancel-safe: an event is taken last.
+async fn next_event(
+    events: &mut Option<Subscription>,
+    session: &Session,
+) -> Result<NetworkEvent, broadcast::error::RecvError> {
+    let Some(subscription) = events else { return std::future::pending().await };
+    while session.stats().control_bytes_waiting > EVENT_BACKLOG_BYTES {
+        tokio::time::sleep(EVENT_RETRY).await;
     }
+    subscription.receiver.recv().await
 }
 
 impl SessionTask {

@@ -19,7 +19,7 @@ use p2pos_plugin_protocol::{
     driver::CallFailure,
     hello::{CallError, Credential, EndpointSecret},
     limits::PREFIX_BYTES,
-    message::{LaunchToken, Registration, Trust},
+    message::{Body, Event, Frame, LaunchToken, Message, Registration, Subscribe, Trust},
 };
 
 fn socket_path(test: &TestHost) -> PathBuf {
@@ -245,6 +245,67 @@ async fn events_begin_with_what_is_and_go_on_with_what_changes() {
     let contact = ContactInfo { peer: peer(2), petname: "mira".into(), is_connected: false };
     test.network.contacts.lock().unwrap().push(contact);
     assert_eq!(client.contacts().await.unwrap().len(), 2);
+}
+
+/// The next Event frame; others are passed over.
+fn read_event(socket: &mut UnixStream) -> Event {
+    loop {
+        let mut length = [0; PREFIX_BYTES];
+        socket.read_exact(&mut length).unwrap();
+        let mut body = vec![0; u32::from_be_bytes(length) as usize];
+        socket.read_exact(&mut body).unwrap();
+        if let Message::Body(Body::Event(event)) = Frame::decode(body.into()).unwrap().message {
+            return event;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_read_misses_events_and_is_told_how_many() {
+    let test = TestHost::start().await;
+    let dir = test.root.path().join("dev-slow");
+    std::fs::create_dir_all(&dir).unwrap();
+    let manifest =
+        "manifest = 1\nid = \"org.slow\"\n[run]\nexec = [\"sh\"]\n[permissions]\ncontacts.read = true\n";
+    std::fs::write(dir.join("plugin.toml"), manifest).unwrap();
+    let launch = test.host.run_dev(&dir).await.unwrap();
+    let mut socket = UnixStream::connect(socket_path(&test)).unwrap();
+    socket.write_all(&hello(env(&launch.env, "P2POS_TOKEN"))).unwrap();
+    let subscribe = Body::Subscribe(Subscribe { kinds: vec![EventKind::Path] });
+    socket.write_all(&Frame { rid: None, message: Message::Body(subscribe) }.to_bytes()).unwrap();
+    let first = move || {
+        assert_eq!(read_event(&mut socket).what, "lan", "what is comes first");
+        socket
+    };
+    let mut socket = tokio::task::spawn_blocking(first).await.unwrap();
+    let event =
+        |what| NetworkEvent { kind: EventKind::Path, peer: peer(1), petname: Some("bo".into()), what };
+    // The kernel's buffer, the session's backlog and the queue of 1,024 fill up; the rest is lost.
+    for _ in 0..200 {
+        for _ in 0..100 {
+            test.host.publish(event("direct"));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut told, mut missed) = (1, 0);
+        loop {
+            let event = read_event(&mut socket);
+            told += 1;
+            missed += u64::from(event.missed);
+            assert_eq!(event.seq, told);
+            if event.what == "relayed" {
+                return (told, missed);
+            }
+        }
+    });
+    // Read first, so that the last event is not among the lost ones.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    test.host.publish(event("relayed"));
+    let (told, missed) = tokio::time::timeout(LONG, reading).await.unwrap().unwrap();
+    assert!(missed > 0, "{told} were told");
+    // What is (one path), what came, and the last.
+    assert_eq!(told + missed, 20_002, "{told} + {missed}: none vanishes untold");
 }
 
 #[tokio::test]
