@@ -4,7 +4,11 @@
 //! `handshake.json`: the proofs, and the first exchange of SPEC.md. A few cases are the host's to judge (it owns the
 //! registrations); they are named in [`JUDGED_BY_THE_HOST`], so that none is silently nobody's.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic, its helpers too, and looks for one case among many"
+)]
 
 use std::{fs, path::Path, time::Duration};
 
