@@ -91,7 +91,15 @@ fn failed(error: ContactsError) -> Failure {
         | ContactsError::TooManyAddresses { .. }
         | ContactsError::Address { .. } => Failure::usage(text),
         ContactsError::NotAContact { .. } => Failure::not_found(text),
-        _ => Failure::new(Exit::Failed, text),
+        ContactsError::PetnameTaken { .. }
+        | ContactsError::AlreadyContact { .. }
+        | ContactsError::Full
+        | ContactsError::InUse
+        | ContactsError::Newer { .. }
+        | ContactsError::Damaged { .. }
+        | ContactsError::File(_)
+        | ContactsError::Storage(_)
+        | _ => Failure::failed(text),
     }
 }
 

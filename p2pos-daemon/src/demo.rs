@@ -66,11 +66,18 @@ pub(crate) async fn run(orders: Orders, output: Output) -> Result<(), Failure> {
         played = play(&mut stage, orders, output) => played,
         signal = interrupted.comes() => Err(Failure::failed(format!("ended by {signal}"))),
     };
-    if orders.keep && played.is_ok() {
-        stage.leave_standing(output);
-    } else {
-        stage.strike().await;
+    let keeps = orders.keep && played.is_ok();
+    if !keeps {
+        stage.strike(output).await;
     }
+    let told = tell(played, begun, output);
+    if keeps {
+        stage.leave_standing(output);
+    }
+    told
+}
+
+fn tell(played: Result<DemoReport, Failure>, begun: Instant, output: Output) -> Result<(), Failure> {
     let mut report = played?;
     report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let is_verified = report.is_verified;

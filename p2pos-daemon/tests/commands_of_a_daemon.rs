@@ -209,6 +209,103 @@ fn garbage_on_the_control_socket_harms_nobody() {
     assert_eq!(home.run(&["status"]).code, 0);
 }
 
+#[test]
+fn an_author_runs_a_plugin_in_the_own_terminal_and_the_daemon_forgets_it_afterwards() {
+    let home = Home::new();
+    let _daemon = Daemon::start(&home);
+    let dir = home.file("mine");
+    std::fs::create_dir(&dir).unwrap();
+    let manifest =
+        "manifest = 1\nid = \"mine\"\nname = \"Mine\"\nversion = \"0.1.0\"\n[run]\nexec = [\"true\"]\n";
+    std::fs::write(dir.join("plugin.toml"), manifest).unwrap();
+    let dir = dir.to_str().unwrap();
+    assert_eq!(home.run(&["plugins", "run", dir]).code, 0);
+    let script = "test -n \"$P2POS_TOKEN\" && test -n \"$P2POS_ENDPOINT\" && pwd && exit 3";
+    let ran = home.run(&["plugins", "run", dir, "--", "sh", "-c", script]);
+    assert_eq!((ran.code, ran.stdout.trim_end()), (1, std::fs::canonicalize(dir).unwrap().to_str().unwrap()));
+    assert!(ran.stderr.contains("exit status: 3"), "{}", ran.stderr);
+    let listed = || home.json(&["plugins", "list"])["plugins"].as_array().unwrap().len();
+    let begun = std::time::Instant::now();
+    while listed() > 0 {
+        assert!(begun.elapsed() < support::SOON, "the daemon still knows the plugin");
+    }
+}
+
+#[test]
+fn the_first_five_minutes_read_as_agreed() {
+    let (ana, bo) = (Home::new(), Home::new());
+    plant_hello(&bo);
+    let _daemons = pair(&ana, &bo);
+    let mut transcript = String::new();
+    let mut say = |home: &Home, words: &[&str]| {
+        let ran = home.run(words);
+        let code = if ran.code == 0 { String::new() } else { format!("[exit {}]\n", ran.code) };
+        transcript += &format!("$ p2pos {}\n{}{}{code}\n", words.join(" "), ran.stdout, ran.stderr);
+    };
+    say(&bo, &["status"]);
+    say(&bo, &["plugins", "list"]);
+    say(&bo, &["plugins", "start", "hello"]);
+    say(&bo, &["plugins", "enable", "hello"]);
+    say(&bo, &["plugins", "enable", "hello", "--yes"]);
+    say(&bo, &["plugins", "list"]);
+    say(&ana, &["contacts", "list"]);
+    say(&ana, &["contacts", "show", "ob"]);
+    say(&ana, &["ping", "bo", "-c", "2", "-i", "1"]);
+    say(&ana, &["dial", "bo", "/hello/1"]);
+    say(&ana, &["dial", "bo", "/chess/1"]);
+    // The refused stream is over for us before it is over for QUIC.
+    let begun = std::time::Instant::now();
+    while ana.json(&["status"])["peers"][0]["streams"] != 0 {
+        assert!(begun.elapsed() < support::SOON, "a stream stays");
+    }
+    say(&ana, &["status"]);
+    say(&ana, &["config", "get", "network.prot"]);
+    let text = normalised(&transcript, &[(&ana, "ana"), (&bo, "bo")]);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/first-five-minutes.txt");
+    if std::env::var_os("P2POS_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(path, &text).unwrap();
+    }
+    let agreed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(agreed == text, "not as agreed (P2POS_GOLDEN=write renews it):\n{text}");
+}
+
+/// Everything that differs from run to run becomes a word: ids, places, ports, process ids, times, and the space that
+/// tables leave for them.
+fn normalised(text: &str, homes: &[(&Home, &str)]) -> String {
+    let mut text = text.to_owned();
+    for (home, name) in homes {
+        text = text.replace(&home.peer_id(), &format!("p2p1q..{name}"));
+        text = text.replace(home.path().to_str().unwrap(), &format!("~{name}"));
+    }
+    let number = |word: &str| word.trim_end_matches(',').parse::<f64>().is_ok();
+    let mut lines = String::new();
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        for at in 0..words.len() {
+            let is_time =
+                matches!(words.get(at + 1).map(|unit| unit.trim_end_matches(',')), Some("us" | "ms" | "s"));
+            let is_named = at > 0 && matches!(words[at - 1].as_str(), "port" | "process");
+            if number(&words[at]) && (is_time || is_named) {
+                words[at] = "N".to_owned();
+                if is_time {
+                    let tail = if words[at + 1].ends_with(',') { "," } else { "" };
+                    words[at + 1] = format!("time{tail}");
+                }
+            } else if let Some((host, port)) = words[at].rsplit_once(':')
+                && host == "127.0.0.1"
+                && number(port)
+            {
+                words[at] = format!("{host}:N");
+            }
+        }
+        lines.push_str(&" ".repeat(indent));
+        lines.push_str(&words.join(" "));
+        lines.push('\n');
+    }
+    lines
+}
+
 /// Two daemons that are each other's contact.
 fn pair(ana: &Home, bo: &Home) -> (Daemon, Daemon) {
     let daemons = (Daemon::start(ana), Daemon::start(bo));

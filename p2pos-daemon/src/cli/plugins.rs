@@ -61,7 +61,8 @@ async fn enable(context: &Context, plugin: String, yes: bool) -> Result<(), Fail
     for line in &asks {
         context.output.say(line);
     }
-    if !yes && !(context.output.is_interactive && context.output.agrees("Let it run?")?) {
+    let has_agreed = yes || (context.output.is_interactive && context.output.agrees("Let it run?")?);
+    if !has_agreed {
         let mut failure = Failure::new(Exit::NeedsApproval, format!("{plugin} needs your approval"));
         for line in asks {
             failure = if context.output.json { failure.next(line.trim()) } else { failure };

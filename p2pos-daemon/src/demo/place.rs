@@ -90,7 +90,8 @@ pub(super) fn has_python() -> bool {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    is_kept: bool,
+    /// Nothing is left to remove.
+    is_left: bool,
 }
 
 impl Folder {
@@ -100,7 +101,7 @@ impl Folder {
             let path = parent.join(format!("p2pos-demo-{}-{number}", process::id()));
             // Fails if somebody else made it: then it is not ours, and we take another.
             match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self { path, is_kept: false }),
+                Ok(()) => return Ok(Self { path, is_left: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     return Err(Failure::failed(format!("cannot make {}: {error}", path.display())));
@@ -114,18 +115,25 @@ impl Folder {
         &self.path
     }
 
+    /// Leaves it where it is.
     pub(super) fn keep(&mut self) {
-        self.is_kept = true;
+        self.is_left = true;
+    }
+
+    /// Removes it now.
+    pub(super) fn remove(&mut self) -> io::Result<()> {
+        if self.is_left {
+            return Ok(());
+        }
+        self.is_left = true;
+        fs::remove_dir_all(&self.path)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !self.is_kept
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!(%error, path = %self.path.display(), "the demo's folder could not be removed");
-        }
+        // Only on the way out of an error, which is the one to be told.
+        drop(self.remove());
     }
 }
 

@@ -1,7 +1,5 @@
 //! What the demo shows while it runs: a line per step, a bar per transfer; bars only on a terminal, nothing to programs.
 
-use std::time::Duration;
-
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::Output;
@@ -37,7 +35,6 @@ impl Show {
         let bar = ProgressBar::with_draw_target(Some(bytes), target)
             .with_style(style.progress_chars("=> "))
             .with_message(what);
-        bar.enable_steady_tick(Duration::from_secs(1));
         Bar(bar)
     }
 }

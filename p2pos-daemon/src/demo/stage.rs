@@ -50,26 +50,32 @@ impl Stage {
     }
 
     /// Ends everything and removes it.
-    pub(super) async fn strike(mut self) {
+    pub(super) async fn strike(&mut self, output: Output) {
         for daemon in &self.daemons {
             daemon.ask_to_end();
         }
         for daemon in &mut self.daemons {
             daemon.ended().await;
         }
+        self.daemons.clear();
+        if let Err(error) = self.folder.remove() {
+            output.say(&format!("{} could not be removed: {error}", self.folder.path().display()));
+        }
     }
 
     /// Leaves everything as it is, and says how to use and end it.
     pub(super) fn leave_standing(mut self, output: Output) {
         self.folder.keep();
-        let dir = |name: &str| self.folder.path().join(name).display().to_string();
+        let p2pos = |name: &str| {
+            format!("{} --data-dir {}", self.found.p2pos.display(), self.folder.path().join(name).display())
+        };
         let pids: Vec<String> =
             self.daemons.iter().filter_map(Daemon::pid).map(|pid| pid.to_string()).collect();
         output.say("The daemons go on. Talk to them:");
         for daemon in &self.daemons {
-            output.say(&format!("  p2pos --data-dir {} status", dir(daemon.name)));
+            output.say(&format!("  {} status", p2pos(daemon.name)));
         }
-        output.say(&format!("  echo you | p2pos --data-dir {} dial b /hello-sh/1", dir("a")));
+        output.say(&format!("  echo you | {} dial b /hello-sh/1", p2pos("a")));
         output.say("End them, and remove what they kept:");
         output.say(&format!("  kill {}; sleep 1; rm -r {}", pids.join(" "), self.folder.path().display()));
     }

@@ -90,7 +90,7 @@ impl Traffic {
             });
             stream.write(format!("{}\n", here.name).into_bytes()).await.map_err(tool::failed)?;
             stream.close_write().map_err(tool::failed)?;
-            let answer = read_all(&mut stream).await?;
+            let answer = read_all(&mut stream).await.map_err(|failure| failure.during(HELLO_PROTOCOL))?;
             is_right &= answer == format!("hello {}, you are {}\n", here.name, here.peer).into_bytes();
         }
         self.is_verified &= is_right;
@@ -252,7 +252,9 @@ fn micros(time: Duration) -> u64 {
 
 #[expect(clippy::cast_precision_loss, reason = "a rate for people; 2^53 bytes are more than the demo moves")]
 fn mib_per_s(bytes: u64, took: Duration) -> f64 {
-    bytes as f64 / (1 << 20) as f64 / took.as_secs_f64().max(1e-6)
+    let rate = bytes as f64 / (1 << 20) as f64 / took.as_secs_f64().max(1e-6);
+    // One digit is more than two runs have in common.
+    (rate * 10.0).round() / 10.0
 }
 
 #[cfg(test)]
