@@ -313,6 +313,123 @@ def test_datagrams_pass_both_ways() -> None:
         assert too_big.value.code == Code.TOO_BIG
 
 
+def test_aio_accepts_and_opens_flows_and_may_refuse_them() -> None:
+    async def work() -> None:
+        with FakeDaemon() as daemon:
+            bo = daemon.peer("bo")
+            bo.serve("/clock/2", lambda flow: flow.send_datagram(flow.read_datagram().upper()))
+            async with aio.connect(daemon.launch()) as plugin:
+                await plugin.register("/clock/1", datagrams=True, trust="anyone", concurrent_max=3)
+                far = asyncio.create_task(asyncio.to_thread(bo.open_flow, "/clock/1"))
+                async with await plugin.accept_flow("/clock/1") as flow:
+                    flow.send_datagram(b"tick")
+                    assert await asyncio.to_thread((await far).read_datagram) == b"tick"
+                    assert (flow.peer, flow.dropped) == (bo.peer_id, 0)
+                with pytest.raises(p2pos.StreamReset):
+                    await asyncio.to_thread((await far).read_datagram)
+                async with plugin.open_flow(bo.peer_id, "/clock/2") as flow:
+                    flow.send_datagram(b"tick")
+                    assert await flow.read_datagram() == b"TICK"
+                await plugin.unregister("/clock/1")
+                with pytest.raises(p2pos.RequestFailed):
+                    await plugin.unregister("/clock/1")
+
+    run(work())
+
+
+def test_aio_stops_reading_and_the_other_side_notices() -> None:
+    async def work() -> None:
+        with FakeDaemon() as daemon:
+            bo = daemon.peer("bo")
+            ends: list[Exception] = []
+
+            def source(stream: RemoteStream) -> None:
+                try:
+                    while True:
+                        stream.write(bytes(10_000))
+                except p2pos.StreamStopped as end:
+                    ends.append(end)
+                    stream.read_all()
+
+            bo.serve("/source/1", source)
+            async with aio.connect(daemon.launch()) as plugin:
+                stream = await plugin.open(bo.peer_id, "/source/1")
+                room = bytearray(1000)
+                assert await stream.read_into(room) == 1000
+                stream.stop(9)
+                stream.close_write()
+                assert not (await stream.wait_closed()).is_finished
+                with pytest.raises(p2pos.MisuseError):
+                    await stream.read()
+                with pytest.raises(p2pos.MisuseError):
+                    await stream.write(b"after close_write")
+            await asyncio.to_thread(daemon.wait_for, lambda: ends)
+            assert [end.app_code for end in ends if isinstance(end, p2pos.P2posError)] == [9]
+
+    run(work())
+
+
+def test_leaving_a_stream_by_an_exception_resets_it() -> None:
+    async def leave(plugin: aio.Plugin, peer: str, protocol: str) -> None:
+        async with plugin.open(peer, protocol):
+            raise KeyError("a bug of the plugin")
+
+    async def work() -> None:
+        with FakeDaemon() as daemon:
+            bo = daemon.peer("bo")
+            ends: list[p2pos.P2posError] = []
+
+            def wait(stream: RemoteStream) -> None:
+                try:
+                    stream.read()
+                except p2pos.StreamReset as end:
+                    ends.append(end)
+
+            bo.serve("/x/1", wait)
+            async with aio.connect(daemon.launch()) as plugin:
+                with pytest.raises(KeyError):
+                    await leave(plugin, bo.peer_id, "/x/1")
+                await asyncio.to_thread(daemon.wait_for, lambda: ends)
+            assert ends[0].code == Code.APP
+
+    run(work())
+
+
+def test_sync_events_contacts_log_status_and_timeouts() -> None:
+    with FakeDaemon() as daemon, sync.connect(daemon.launch("chat")) as plugin:
+        bo = daemon.peer("bo")
+        assert (plugin.plugin_id, plugin.peer_id) == ("chat", daemon.peer_id)
+        assert plugin.grants
+        assert [c.petname for c in plugin.contacts()] == ["bo"]
+        events = plugin.subscribe("peer", "path")
+        assert {next(events).kind, next(events).kind} == {"peer", "path"}
+        bo.go(online=False)
+        assert next(events).what == "disconnected"
+        with pytest.raises(p2pos.MisuseError):
+            next(plugin.subscribe("weather"))  # type: ignore[arg-type]
+        plugin.status("degraded", "slow disk")
+        assert plugin.log("one line", "debug")
+        with pytest.raises(p2pos.MisuseError):
+            plugin.log("x", "shout")  # type: ignore[arg-type]
+        plugin.contacts()
+        assert (daemon.status, daemon.logs[0].text) == ("slow disk", "one line")
+        with pytest.raises(TimeoutError):
+            plugin.accept("/x/1").one(timeout=0.01)
+        with pytest.raises(TimeoutError):
+            plugin.wait_shutdown(timeout=0.01)
+
+
+def test_a_plugin_that_does_not_take_its_events_is_told_how_many_it_missed() -> None:
+    with FakeDaemon() as daemon, sync.connect(daemon.launch()) as plugin:
+        bo = daemon.peer("bo")
+        events = plugin.subscribe("peer")
+        assert next(events).missed == 0
+        for _ in range(1100):
+            bo.go(online=True)
+        plugin.contacts()
+        assert next(events).missed == 1100 - 1024
+
+
 def test_events_contacts_log_and_status() -> None:
     async def work() -> None:
         with FakeDaemon() as daemon:

@@ -38,6 +38,10 @@ class Deframer:
         """Room for the next read, never empty."""
         if self._start == self._end:
             self._start = self._end = 0
+            if len(self._buffer) > _BUFFER_BYTES:
+                # A giant has passed: give its memory back.
+                self._buffer = bytearray(_BUFFER_BYTES)
+                self._view = memoryview(self._buffer)
         wanted = self._wanted()
         if len(self._buffer) - self._end < _ROOM_BYTES_MIN or len(self._buffer) - self._start < wanted:
             self._make_room(wanted)
@@ -93,8 +97,7 @@ class Deframer:
     def _make_room(self, wanted: int) -> None:
         held = bytes(self._view[self._start : self._end])
         size = max(len(held), wanted) + _ROOM_BYTES_MIN
-        if size > len(self._buffer) or len(self._buffer) > _BUFFER_BYTES >= size:
-            # Views that were given out keep the old memory; this one starts anew (and shrinks again after a giant).
+        if size > len(self._buffer):
             self._buffer = bytearray(max(size, _BUFFER_BYTES))
             self._view = memoryview(self._buffer)
         self._view[: len(held)] = held

@@ -112,10 +112,10 @@ class Stream:
 
     def capacity(self) -> int:
         """Bytes that `write` takes now; 0 means: wait. Raises what ended the direction."""
-        if self.end is not None:
-            raise self.end.error("writing")
         if self.fin_wanted:
             raise MisuseError("write after close_write")
+        if self.end is not None:
+            raise self.end.error("writing")
         if self.stop_received is not None:
             end = self.stop_received
             raise StreamStopped("the other side reads no more", code=end.code, app_code=end.app_code)

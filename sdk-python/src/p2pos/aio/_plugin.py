@@ -112,7 +112,8 @@ class _Accepting(Generic[ResourceT]):
                     return
                 yield one.result()
         finally:
-            end.cancel()
+            if not end.cancel() and not end.cancelled():
+                end.exception()  # looked at, so that nobody warns that it was not
 
 
 def connect(launch: Launch | None = None, *, timeout: float = CONNECT_TIMEOUT_S) -> _Pending[Plugin]:
@@ -355,7 +356,7 @@ class Plugin:
 
         try:
             sock = await asyncio.to_thread(work)
-        except P2posError:
+        except (P2posError, asyncio.CancelledError):
             self._session.reset(state)
             self._plan_flush()
             raise
