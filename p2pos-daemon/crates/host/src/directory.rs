@@ -138,6 +138,14 @@ impl<L: Clone> Directory<L> {
         self.served.retain(|_, registration| registration.owner != owner);
     }
 
+    /// The owner serves some of its names no more.
+    pub(crate) fn withdraw_if(&mut self, owner: &str, is_meant: impl Fn(&L) -> bool) {
+        self.served.retain(|_, registration| {
+            let is_gone = matches!(&registration.presence, Presence::Here(link) if is_meant(link));
+            registration.owner != owner || !is_gone
+        });
+    }
+
     /// The owner will be back: keeps its names, and reserves those it has `promised`.
     pub(crate) fn set_away(&mut self, owner: &str, promised: &[ProtocolName], back_at: Instant) {
         for registration in self.served.values_mut().filter(|registration| registration.owner == owner) {

@@ -147,7 +147,10 @@ impl SessionTask {
                 let answer = self.contacts();
                 self.answer(rid, answer);
             }
-            Body::GoAway(_) => self.answer(rid, Ok(Body::Done)),
+            Body::GoAway(_) => {
+                self.serve_no_more();
+                self.answer(rid, Ok(Body::Done));
+            }
             // The driver matches answers to our requests itself; what else comes here is out of place.
             Body::Opened(_)
             | Body::Incoming(_)
@@ -219,6 +222,12 @@ impl SessionTask {
             let text = format!("{} is registered by {}", clash.protocol, clash.owner);
             ErrorReply::new(Code::ALREADY_REGISTERED, text)
         })
+    }
+
+    /// It takes no new streams; those that run may end. Its stream commands are not its session's.
+    fn serve_no_more(&self) {
+        let is_session = |link: &Link| matches!(link, Link::Session { .. });
+        self.shared.directory().withdraw_if(&self.bearer.owner, is_session);
     }
 
     fn unregister(&self, unregister: &Unregister) -> Result<(), ErrorReply> {

@@ -19,7 +19,7 @@ use p2pos_plugin_protocol::{
     driver::CallFailure,
     hello::{CallError, Credential, EndpointSecret},
     limits::PREFIX_BYTES,
-    message::{Body, Event, Frame, LaunchToken, Message, Registration, Subscribe, Trust},
+    message::{Body, Event, Frame, GoAway, LaunchToken, Message, Registration, Subscribe, Trust},
 };
 
 fn socket_path(test: &TestHost) -> PathBuf {
@@ -203,6 +203,10 @@ async fn a_protocol_has_one_owner_and_needs_a_grant() {
     assert_eq!(code(chess.register("/other/1").await.unwrap_err()), Code::PERMISSION_DENIED);
     let for_all = Registration { trust: Trust::Anyone, ..Registration::new(name("/go/1"), Kind::Stream) };
     assert_eq!(code(chess.register_with(for_all).await.unwrap_err()), Code::PERMISSION_DENIED);
+    chess.session().notify(Body::GoAway(GoAway { code: Code::SHUTTING_DOWN, reason: "soon gone".into() }));
+    until("it serves no more", || test.host.protocols().is_empty()).await;
+    chess.register("/go/1").await.unwrap();
+    let listener = (listener, chess.register("/chess/1").await);
     let rival = test.dev("org.rival", "[permissions]\nnet.accept = [\"/chess/1\"]\n").await;
     assert_eq!(code(rival.register("/chess/1").await.unwrap_err()), Code::ALREADY_REGISTERED);
     drop(listener);

@@ -19,10 +19,12 @@ impl Supervisor {
     pub(super) fn publish(&mut self) {
         let facts = self.facts_now();
         let told = Some((facts.state, facts.reason.clone()));
-        if self.told != told {
+        // How it begins is no news; whatever comes of it is.
+        let is_first_rest = self.told.is_none() && facts.state == State::Stopped;
+        if self.told != told && !is_first_rest {
             let reason = if facts.reason.is_empty() { String::new() } else { format!(": {}", facts.reason) };
             self.log.life(&format!("{}{reason}", facts.state));
-            tracing::info!(plugin = %self.id, state = %facts.state, reason = facts.reason, "plugin");
+            tracing::info!(plugin = %self.id, state = %facts.state, reason = facts.reason, "plugin state");
             let event =
                 HostEvent { id: self.id.to_string(), state: facts.state, reason: facts.reason.clone() };
             if self.shared.host_events.send(event).is_err() {

@@ -176,6 +176,7 @@ impl Supervisor {
     /// Keeps the plugin until it is told to retire.
     pub(crate) async fn run(mut self) {
         loop {
+            self.publish();
             self.act().await;
             self.publish();
             let is_over = self.is_retiring || (self.was_dev && !self.is_installed);
