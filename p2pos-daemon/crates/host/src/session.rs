@@ -15,7 +15,7 @@ use p2pos_plugin_protocol::{
     driver::{Inbox, Session},
     limits::{PROTOCOLS_MAX, REQUESTS_MAX},
     message::{
-        Attachment, Body, Contact, ErrorReply, Event, EventKind, Health, Kind, Open, Register, Rid,
+        Attachment, Body, Contact, ErrorReply, Event, EventKind, Health, Kind, Log, Open, Register, Rid,
         Subscribe, Trust, Unregister,
     },
 };
@@ -130,9 +130,7 @@ impl SessionTask {
                 self.answer(rid, Ok(Body::Done));
             }
             Body::Log(log) => {
-                if let Some(plugin) = &self.bearer.plugin {
-                    plugin.log.push(LogSource::from(log.level), &log.text);
-                }
+                self.log(&log);
                 self.answer(rid, Ok(Body::Done));
             }
             Body::Subscribe(subscribe) => {
@@ -222,6 +220,12 @@ impl SessionTask {
             let text = format!("{} is registered by {}", clash.protocol, clash.owner);
             ErrorReply::new(Code::ALREADY_REGISTERED, text)
         })
+    }
+
+    fn log(&self, log: &Log) {
+        if let Some(plugin) = &self.bearer.plugin {
+            plugin.log.push(LogSource::from(log.level), &log.text);
+        }
     }
 
     /// It takes no new streams; those that run may end. Its stream commands are not its session's.
