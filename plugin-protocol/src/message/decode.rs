@@ -13,7 +13,7 @@ use super::{
     Accept, Attachment, Auth, Body, Cause, Contact, ErrorReply, Event, EventKind, Frame, GoAway, Handshake,
     Health, Hello, Incoming, Kind, LaunchToken, Level, Log, Message, Open, Opened, PathKind, Refused,
     Register, Registration, Reject, RelayUse, Rid, Shutdown, Status, StreamClosed, StreamId, StreamMessage,
-    Subscribe, Ticket, Trust, Unregister, Violation, Welcome,
+    Subscribe, Ticket, Trust, Unregister, Violation, Welcome, peers,
 };
 use crate::{
     code::{Code, End},
@@ -303,7 +303,7 @@ fn open_body(open: &pb::Open) -> Checked<Open> {
     }
     Ok(Open {
         stream: id,
-        peer: open.peer.parse::<PeerId>().map_err(|error| Wrong::Value(error.to_string()))?,
+        peer: peers::parse(&open.peer).map_err(|error| Wrong::Value(error.to_string()))?,
         protocols: open.protocols.iter().map(|text| name(text)).collect::<Checked<_>>()?,
         kind: kind(open.kind)?,
         attachment: attachment(open.attachment)?,
@@ -471,7 +471,7 @@ fn answered_name(text: &str) -> Checked<ProtocolName> {
 
 /// A PeerId that a daemon wrote.
 fn answered_peer(text: &str) -> Checked<PeerId> {
-    text.parse().or_else(|_| broken("a PeerId that is none"))
+    peers::parse(text).or_else(|_| broken("a PeerId that is none"))
 }
 
 fn ticket(bytes: &[u8]) -> Checked<Option<Ticket>> {

@@ -9,6 +9,7 @@ mod body;
 mod decode;
 mod encode;
 mod handshake;
+mod peers;
 
 use std::{fmt, num::NonZeroU32};
 
