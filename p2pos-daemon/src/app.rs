@@ -1,9 +1,9 @@
 //! The daemon's life: what starts in which order, when it ends, and in which order that goes.
 //!
-//! Up: folders, lock, key, contacts, node, host (with the bridge as its network), bridge, control socket, ready.
-//! Down: the same backwards, every wait bounded. Each part gets what it needs as an argument and knows none of the
-//! others; this is the only file that sees them all. One thread runs everything (DESIGN section 11: +30 % on the hot
-//! path); what must not wait for a disk goes to the blocking pool.
+//! Up: folders, lock, control socket, key, contacts, node, host (with the bridge as its network), bridge, answers,
+//! ready. Down: answers and control socket, plugins, connections, lock; every wait bounded. Each part gets what it needs
+//! as an argument and knows none of the others; this is the only file that sees them all. One thread runs everything
+//! (DESIGN section 11: +30 % on the hot path); what must not wait for a disk goes to the blocking pool.
 
 mod answers;
 mod documents;
@@ -45,6 +45,7 @@ pub(crate) const GUARD_WORD: &str = "__guard";
 const HOST_ENDS_WITHIN: Duration = Duration::from_secs(17);
 /// The node closes its connections within 2 s.
 const NODE_ENDS_WITHIN: Duration = Duration::from_secs(4);
+
 /// What `p2pos up` was told.
 #[derive(Debug)]
 pub(crate) struct Orders {
@@ -97,6 +98,9 @@ impl Daemon {
     async fn start(paths: &Paths, config: &Config) -> Result<Self, Failure> {
         make_dirs(paths)?;
         let lock = Lock::take(&paths.lock_file())?;
+        // Bound before the parts and served after them: who asks meanwhile waits for the answer.
+        let server =
+            Server::bind(&paths.control_socket()).map_err(|error| Failure::failed(error.to_string()))?;
         let (key, origin) =
             KeyFile::load_or_create(&paths.data_dir).map_err(|e| Failure::failed(e.to_string()))?;
         let key = Arc::new(key);
@@ -112,8 +116,6 @@ impl Daemon {
         let host = start_host(paths, config, &node, Arc::clone(&bridge)).await?;
         let parts = Parts { people, node, host, bridge: Arc::clone(&bridge) };
         let bridge = tokio::spawn(bridge.run(parts.host.clone()));
-        let server =
-            Server::bind(&paths.control_socket()).map_err(|error| Failure::failed(error.to_string()))?;
         let answers = Arc::new(Answers::new(parts.clone(), paths));
         let control = tokio::spawn(server.serve(Arc::clone(&answers)));
         Ok(Self { parts, bridge, control, answers, _lock: lock })

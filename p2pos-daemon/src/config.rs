@@ -1,6 +1,6 @@
 //! The settings: environment before file before default, and where each value came from.
 //!
-//! [`table`] is the one list of all settings; this file looks values up, [`file`] reads and writes the TOML. A wrong
+//! `table` is the one list of all settings; this file looks values up, `file` reads and writes the TOML. A wrong
 //! value is an error with its line; an unknown key is a warning with the nearest name, because a file of a newer
 //! version must not stop an older daemon.
 

@@ -52,19 +52,16 @@ impl People {
     /// Who may connect. Contacts always; strangers as the user set it.
     pub(super) fn policy(&self, strangers: Strangers) -> Arc<dyn Policy> {
         let contacts = self.contacts();
-        Arc::new(move |peer: &PeerId| match contacts.get(peer) {
-            Ok(Some(_)) => Admission::Contact,
-            Ok(None) => match strangers {
-                Strangers::Admit => Admission::Stranger,
-                Strangers::Refuse => Admission::Refuse,
-            },
-            Err(error) => {
+        Arc::new(move |peer: &PeerId| {
+            let is_contact = contacts.get(peer).map(|found| found.is_some()).unwrap_or_else(|error| {
                 // Whoever cannot be looked up is nobody we know.
                 warn!(%error, "the address book could not be read");
-                match strangers {
-                    Strangers::Admit => Admission::Stranger,
-                    Strangers::Refuse => Admission::Refuse,
-                }
+                false
+            });
+            match strangers {
+                _ if is_contact => Admission::Contact,
+                Strangers::Admit => Admission::Stranger,
+                Strangers::Refuse => Admission::Refuse,
             }
         })
     }
