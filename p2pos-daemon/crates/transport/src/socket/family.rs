@@ -106,7 +106,8 @@ impl Family {
         Poll::Pending
     }
 
-    fn give_up(&self, error: &io::Error) {
+    /// Marks the socket as one to be bound anew.
+    pub(super) fn give_up(&self, error: &io::Error) {
         tracing::warn!(local = %self.local, %error, "a UDP socket stopped working; it is bound anew at the next network change");
         self.broken.store(true, Ordering::Relaxed);
     }

@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     recents: Mutex<Recents>,
     started: Instant,
     closing: AtomicBool,
+    /// noq's endpoint makes its own sender before any connection's: the first one answers strangers.
+    has_responder: AtomicBool,
     counters: Counters,
 }
 
@@ -107,8 +109,9 @@ impl Shared {
             callers,
             families: RwLock::new(families),
             recents: Mutex::default(),
-            started: Instant::now(),
+            started: now(),
             closing: AtomicBool::new(false),
+            has_responder: AtomicBool::new(false),
             counters: Counters::default(),
         }))
     }
@@ -142,7 +145,7 @@ impl Shared {
 
     /// Notes a partner of a connection, who may get a stateless reset from now on.
     pub(crate) fn note_partner(&self, remote: SocketAddr) {
-        self.recents().note(mapped_address(remote), Instant::now());
+        self.recents().note(mapped_address(remote), now());
     }
 
     /// From now on the endpoint's own answers (not those of its connections) stay unsent: nobody gets a refusal from a
@@ -168,14 +171,15 @@ impl Shared {
     ///
     /// Such an answer is a Retry or a close (long header: the asker's packet was encrypted to us, so it knows our PeerId) or
     /// a stateless reset (short header). A reset goes to partners of the last minutes; and, shortly after a start, to
-    /// whoever holds a connection id that only this identity can have made, which noq has checked by then ([`crate::cid`]).
+    /// whoever holds a connection id that only this identity can have made, which noq has checked
+    /// by then ([`cid_generator`](p2pos_noise_quic::cid_generator)).
     fn may_answer(&self, remote: SocketAddr, packet: &[u8]) -> bool {
         const LONG_HEADER: u8 = 0x80;
         if self.closing.load(Ordering::Relaxed) {
             return false;
         }
         let is_reset = packet.first().is_some_and(|first| first & LONG_HEADER == 0);
-        let now = Instant::now();
+        let now = now();
         !is_reset
             || now.duration_since(self.started) < RESET_GRACE_AFTER_START
             || self.recents().contains(mapped_address(remote), now)
@@ -256,6 +260,11 @@ fn bind_one(ip: Option<IpAddr>, port: Option<u16>) -> Result<Option<Arc<Family>>
     }
 }
 
+/// The runtime's clock, which tests can bend.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// An address in the form in which noq sees it.
 fn mapped_address(address: SocketAddr) -> SocketAddr {
     match address {
@@ -277,13 +286,11 @@ pub(crate) struct Mux {
     shared: Arc<Shared>,
     /// Which family is asked first next time, so that a busy one cannot starve the other.
     v4_first: bool,
-    /// noq's endpoint makes its own sender before any connection's: the first one answers strangers.
-    has_responder: AtomicBool,
 }
 
 impl Mux {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, v4_first: false, has_responder: AtomicBool::new(false) }
+        Self { shared, v4_first: false }
     }
 
     /// Drops what is not QUIC from received batches and brings their addresses into noq's form.
@@ -301,8 +308,11 @@ impl Mux {
 
 impl AsyncUdpSocket for Mux {
     fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
-        let role =
-            if self.has_responder.swap(true, Ordering::Relaxed) { Role::Connection } else { Role::Responder };
+        let role = if self.shared.has_responder.swap(true, Ordering::Relaxed) {
+            Role::Connection
+        } else {
+            Role::Responder
+        };
         Box::pin(Sender::new(self.shared.clone(), role))
     }
 
@@ -344,5 +354,61 @@ impl AsyncUdpSocket for Mux {
     fn may_fragment(&self) -> bool {
         let families = self.shared.families.read().unwrap_or_else(PoisonError::into_inner);
         [&families.v4, &families.v6].into_iter().flatten().any(|family| family.may_fragment())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2pos_identity::SecretKey;
+
+    use super::*;
+
+    const RESET: &[u8] = &[0x41; 40];
+    const RETRY: &[u8] = &[0xf0; 80];
+
+    fn shared() -> Arc<Shared> {
+        let listen = Listen { port: None, ipv4: Some(Ipv4Addr::LOCALHOST), ipv6: None };
+        Shared::bind(listen, StrangerFilter::new(&SecretKey::from_seed([1; 32]))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn resets_go_to_anyone_shortly_after_a_start_and_then_to_late_partners_only() {
+        let shared = shared();
+        let partner = SocketAddr::from(([192, 0, 2, 1], 1));
+        let stranger = SocketAddr::from(([192, 0, 2, 2], 1));
+        assert!(shared.may_answer(stranger, RESET));
+        tokio::time::advance(RESET_GRACE_AFTER_START).await;
+        shared.note_partner(partner);
+        assert!(shared.may_answer(partner, RESET));
+        assert!(shared.may_answer(mapped_address(partner), RESET));
+        assert!(!shared.may_answer(stranger, RESET));
+        assert!(
+            shared.may_answer(stranger, RETRY),
+            "only callers who know our PeerId are asked to prove their address"
+        );
+        shared.fall_silent();
+        assert!(!shared.may_answer(partner, RESET) && !shared.may_answer(stranger, RETRY));
+    }
+
+    #[tokio::test]
+    async fn the_first_sender_that_noq_makes_is_the_one_that_answers_strangers() {
+        let mut config = crate::Config::new(Arc::new(SecretKey::from_seed([1; 32])));
+        config.ipv4 = Some(Ipv4Addr::LOCALHOST);
+        config.ipv6 = None;
+        let endpoint = crate::Endpoint::bind(&config).unwrap();
+        assert!(
+            endpoint.shared().has_responder.load(Ordering::Relaxed),
+            "made before there is any connection"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_broken_socket_is_bound_anew_on_its_port() {
+        let shared = shared();
+        let before = shared.local_addresses();
+        shared.family_for(before[0].ip()).unwrap().give_up(&io::Error::other("the interface is gone"));
+        shared.heal().unwrap();
+        assert_eq!(shared.local_addresses(), before);
+        assert!(!shared.family_for(before[0].ip()).unwrap().is_broken());
     }
 }
