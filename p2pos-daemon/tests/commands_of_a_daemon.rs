@@ -196,6 +196,38 @@ fn the_exit_code_of_dial_tells_why_there_is_no_stream() {
 }
 
 #[test]
+fn strangers_are_admitted_or_refused_as_the_user_set_it() {
+    for (setting, is_answered) in [("admit", true), ("refuse", false)] {
+        let (ana, bo) = (Home::new(), Home::new());
+        bo.run(&["config", "set", "network.strangers", setting]);
+        let _daemons = (Daemon::start(&ana), Daemon::start(&bo));
+        let address = format!("127.0.0.1:{}", bo.json(&["status"])["udp_port"]);
+        ana.run(&["contacts", "add", &bo.peer_id(), "bo", "--addr", &address]);
+        let ran = ana.run(&["ping", "bo", "-c", "1"]);
+        assert_eq!(ran.code == 0, is_answered, "{setting}: {}{}", ran.stdout, ran.stderr);
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once_what_takes_its_time() {
+    let home = Home::new();
+    let dir = home.file("plugins/stubborn");
+    std::fs::create_dir_all(&dir).unwrap();
+    let manifest = "manifest = 1\nid = \"stubborn\"\nname = \"Stubborn\"\nversion = \"0.1.0\"\n[run]\n\
+                    exec = [\"sh\", \"-c\", \"trap '' TERM; while :; do sleep 1; done\"]\n";
+    std::fs::write(dir.join("plugin.toml"), manifest).unwrap();
+    let mut daemon = Daemon::start(&home);
+    let mut enabling = home.command(&["plugins", "enable", "stubborn", "--yes"]).spawn().unwrap();
+    while home.json(&["plugins", "info", "stubborn"])["pid"].is_null() {}
+    daemon.signal("INT");
+    // The control socket is the first to go.
+    while home.file("run/control.sock").exists() {}
+    daemon.signal("INT");
+    assert_eq!(daemon.ended().0, 130);
+    enabling.wait().unwrap();
+}
+
+#[test]
 fn garbage_on_the_control_socket_harms_nobody() {
     use std::io::Write as _;
 
