@@ -133,7 +133,8 @@ impl Loaded {
             } else {
                 Strangers::Admit
             },
-            plugins_dir: (!plugins_dir.is_empty()).then(|| PathBuf::from(plugins_dir)),
+            // Beside the file that names it, wherever the daemon was started.
+            plugins_dir: (!plugins_dir.is_empty()).then(|| self.path.with_file_name("").join(plugins_dir)),
             relay: self.text("relay.mode").parse().expect("the table checked that it is a mode"),
             log_level: self.text("log.level").parse().expect("the table checked that it is a level"),
         })
@@ -236,6 +237,15 @@ mod tests {
         let (_dir, path) = with("[network]\nport = \n");
         let failure = load(&path, nothing).unwrap_err();
         assert!(failure.message.contains("config.toml:2"), "{failure}");
+    }
+
+    #[test]
+    fn a_relative_plugins_folder_lies_beside_the_file() {
+        for (named, expected) in [("mine", "mine"), ("/opt/plugins", "/opt/plugins")] {
+            let (dir, path) = with(&format!("[plugins]\ndir = \"{named}\"\n"));
+            let config = load(&path, nothing).unwrap().config().unwrap();
+            assert_eq!(config.plugins_dir, Some(dir.path().join(expected)));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "plugins.dir",
         kind: Kind::Path,
         default: "",
-        help: "where plugins lie; empty means the folder `plugins` in the data directory",
+        help: "where plugins lie, seen from this file; empty means `plugins` in the data directory",
     },
     Key {
         name: "relay.mode",
