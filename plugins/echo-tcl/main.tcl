@@ -119,8 +119,8 @@ proc handle {frame} {
             begin $stream
             tell 11 [number 1 $stream] $rid
         }
-        12 { # Ping: its one field is a nonce, which goes back as it came.
-            tell 13 $bytes $rid
+        13 { # Ping: its one field is a nonce, which goes back as it came.
+            tell 14 $bytes $rid
         }
         15 - 20 { # Error, Refused: a person reads stderr in `p2pos plugins logs echo-tcl`.
             set at [expr {$body == 15 ? 3 : 2}]

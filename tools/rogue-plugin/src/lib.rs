@@ -112,6 +112,10 @@ pub fn play_hidden_part(arguments: &[String]) {
     process::play_hidden_part(arguments);
 }
 
+/// How long the planted plugin may take to be ready: more than the handshake's 5 s, so that `half-a-hello` hears its answer before it
+/// is stopped.
+const START_TIMEOUT_S: u32 = 7;
+
 /// The manifest of a plugin that commits this misdeed. `executable` is the absolute path of the rogue program; `peer` is whom the
 /// stream misdeeds open, a PeerId that nobody answers for is best.
 #[must_use]
@@ -119,7 +123,7 @@ pub fn manifest(id: &str, executable: &Path, misdeed: &str, peer: &str) -> Strin
     let executable = executable.display();
     format!(
         "manifest = 1\nid = \"{id}\"\nname = \"Rogue\"\nversion = \"0.0.1\"\n\n\
-         [run]\nexec = [\"{executable}\", \"{misdeed}\", \"{peer}\"]\nstart_timeout = \"3s\"\nstop_timeout = \"1s\"\n\n\
+         [run]\nexec = [\"{executable}\", \"{misdeed}\", \"{peer}\"]\nstart_timeout = \"{START_TIMEOUT_S}s\"\nstop_timeout = \"1s\"\n\n\
          [permissions]\nnet.open = [\"{PROTOCOL}\"]\nnet.accept = [\"{PROTOCOL}\"]\n"
     )
 }

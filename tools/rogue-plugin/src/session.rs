@@ -79,7 +79,7 @@ pub(crate) const MISDEEDS: &[Misdeed] = &[
         name: "unknown-request",
         story: "asks for something that is not invented yet",
         answer: Answer::Reply(201),
-        commit: |stage| inside(stage, |_| frame(RID_DEED, body::UNKNOWN, &Message::new())),
+        commit: |stage| asking(stage, |_| frame(RID_DEED, body::UNKNOWN, &Message::new())),
     },
     Misdeed {
         name: "unknown-notice",
@@ -91,19 +91,19 @@ pub(crate) const MISDEEDS: &[Misdeed] = &[
         name: "registers-again",
         story: "registers the protocol that it has registered",
         answer: Answer::Reply(204),
-        commit: |stage| inside(stage, |_| register(PROTOCOL)),
+        commit: |stage| asking(stage, |_| register(PROTOCOL)),
     },
     Misdeed {
         name: "registers-ungranted",
         story: "registers a protocol that the user did not grant",
         answer: Answer::Reply(202),
-        commit: |stage| inside(stage, |_| register("/somebody-elses/1")),
+        commit: |stage| asking(stage, |_| register("/somebody-elses/1")),
     },
     Misdeed {
         name: "registers-nonsense",
         story: "registers a name that is none",
         answer: Answer::Reply(200),
-        commit: |stage| inside(stage, |_| register("no slash")),
+        commit: |stage| asking(stage, |_| register("no slash")),
     },
     Misdeed {
         name: "token-reuse",
@@ -125,6 +125,15 @@ pub(crate) fn inside(stage: &mut Stage, bytes: impl FnOnce(&Stage) -> Vec<u8>) -
     let bytes = bytes(stage);
     stage.send(bytes);
     stage.judge()
+}
+
+/// Enters like an honest plugin, asks for something with the rid of misdeeds, and waits for the answer to that: the daemon may take its
+/// time, so a Ping would overtake it.
+pub(crate) fn asking(stage: &mut Stage, bytes: impl FnOnce(&Stage) -> Vec<u8>) -> Result<Answer> {
+    stage.enter()?;
+    let bytes = bytes(stage);
+    stage.send(bytes);
+    stage.listen()
 }
 
 fn register(name: &str) -> Vec<u8> {

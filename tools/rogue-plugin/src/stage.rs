@@ -15,7 +15,7 @@ use crate::{Answer, PROTOCOL, REPORT_FILE};
 
 /// Longest wait for the daemon's answer: its own longest deadline for one (the handshake's 5 s) with room for a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// The Ping whose Pong says "the session lives".
+/// The first of the two Pings whose Pongs say "the session lives".
 const NONCE: u64 = 0x0b5e_55ed;
 
 /// Rids that misdeeds use for requests whose answers do not matter to the report.
@@ -139,13 +139,20 @@ impl Stage {
         }
     }
 
-    /// Sends a Ping behind the misdeed and listens for what comes first: a coded answer, the end, or the Pong.
+    /// Asks twice behind the misdeed whether the session lives, and listens for what comes first: a coded answer, the end, or the
+    /// second Pong. One would not do: the daemon may answer a Ping while its word about the misdeed still waits its turn.
     pub(crate) fn judge(&mut self) -> Result<Answer> {
-        self.send(frame(0, body::PING, &Message::new().number(1, NONCE)));
-        self.listen()
+        for nonce in [NONCE, NONCE + 1] {
+            self.send(frame(0, body::PING, &Message::new().number(1, nonce)));
+            let answer = self.listen()?;
+            if answer != Answer::Lives {
+                return Ok(answer);
+            }
+        }
+        Ok(Answer::Lives)
     }
 
-    /// Listens for the first frame that is an answer to a misdeed, or for the end.
+    /// Listens for the first frame that is an answer to a misdeed, for a Pong, or for the end.
     pub(crate) fn listen(&mut self) -> Result<Answer> {
         let deadline = Instant::now() + ANSWER_MAX;
         while Instant::now() < deadline {
@@ -154,7 +161,9 @@ impl Stage {
             match frame.body() {
                 Some((body::REFUSED, fields)) => return Ok(Answer::Refused(fields.number(1))),
                 Some((body::RESET, fields)) => return Ok(Answer::Reset(fields.number(2))),
-                Some((body::PONG, fields)) if fields.number(1) == NONCE => return Ok(Answer::Lives),
+                Some((body::PONG, fields)) if fields.number(1) >= NONCE => return Ok(Answer::Lives),
+                // What should have been refused was done.
+                Some((body::DONE, _)) if rid == RID_DEED => return Ok(Answer::Lives),
                 Some((body::ERROR, fields)) => match (rid, fields.number(1)) {
                     (RID_DEED, code) => return Ok(Answer::Reply(code)),
                     (0, code @ 100..=199) => return Ok(Answer::Fatal(code)),

@@ -3,7 +3,7 @@
 
 use p2pos_plugin_protocol::limits::{DATA_BYTES_MAX, STREAM_WINDOW_BYTES};
 
-use crate::session::inside;
+use crate::session::{asking, inside};
 use crate::stage::{RID_DEED, RID_OPEN, Stage};
 use crate::wire::{Message, body, frame};
 use crate::{Answer, Misdeed, PROTOCOL};
@@ -39,7 +39,7 @@ pub(crate) const MISDEEDS: &[Misdeed] = &[
         name: "open-nobody",
         story: "opens a protocol at somebody who is no PeerId",
         answer: Answer::Reply(200),
-        commit: |stage| inside(stage, |_| open_at("bob", RID_DEED, 1)),
+        commit: |stage| asking(stage, |_| open_at("bob", RID_DEED, 1)),
     },
     Misdeed {
         name: "data-after-fin",

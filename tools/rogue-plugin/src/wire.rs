@@ -9,8 +9,8 @@ pub(crate) mod body {
     pub(crate) const OPEN: u32 = 8;
     pub(crate) const INCOMING: u32 = 10;
     pub(crate) const ACCEPT: u32 = 11;
-    pub(crate) const PING: u32 = 12;
-    pub(crate) const PONG: u32 = 13;
+    pub(crate) const PING: u32 = 13;
+    pub(crate) const PONG: u32 = 14;
     pub(crate) const ERROR: u32 = 15;
     pub(crate) const HELLO: u32 = 16;
     pub(crate) const WELCOME: u32 = 17;
@@ -163,6 +163,25 @@ mod tests {
             (fields.number(1), number, data.number(1), data.bytes(2)),
             (300, body::DATA, 5, &b"hi"[..])
         );
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_the_protocol() {
+        use p2pos_plugin_protocol::message::{Body, Frame, Message as Theirs, StreamMessage};
+        let read = |body, message: &Message| {
+            Frame::decode(frame(0, body, message)[4..].to_vec().into()).unwrap().message
+        };
+        assert_eq!(read(body::PING, &Message::new().number(1, 5)), Theirs::Ping(5));
+        assert_eq!(read(body::PONG, &Message::new().number(1, 5)), Theirs::Pong(5));
+        assert_eq!(read(body::READY, &Message::new()), Theirs::Body(Body::Ready));
+        assert!(matches!(read(body::LOG, &Message::new().bytes(2, "x")), Theirs::Body(Body::Log(_))));
+        assert!(matches!(read(body::ERROR, &Message::new().number(1, 100)), Theirs::Body(Body::Error(_))));
+        let on_stream = Message::new().number(1, 1);
+        assert!(matches!(read(body::DATA, &on_stream), Theirs::Stream(StreamMessage::Data { .. })));
+        assert!(matches!(read(body::WINDOW, &on_stream), Theirs::Stream(StreamMessage::Window { .. })));
+        assert!(matches!(read(body::RESET, &on_stream), Theirs::Stream(StreamMessage::Reset { .. })));
+        assert!(matches!(read(body::ACCEPT, &on_stream), Theirs::Body(Body::Accept(_))));
+        assert_eq!(read(body::UNKNOWN, &Message::new()), Theirs::Unknown);
     }
 
     #[test]
