@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use p2pos_control::{Contact as ContactDocument, ContactList, ContactRequest, Document, Exit, Failure};
+use p2pos_control::{Contact as ContactDocument, ContactList, ContactRequest, Document, Failure};
 use p2pos_discovery::HostPort;
 use p2pos_identity::{Contact, Contacts, ContactsError, ParsePeerIdError, PeerId, Trust, Untrusted};
 
@@ -115,6 +115,7 @@ fn document(contact: &Contact) -> ContactDocument {
 
 #[cfg(test)]
 mod tests {
+    use p2pos_control::Exit;
     use p2pos_identity::SecretKey;
 
     use super::*;
