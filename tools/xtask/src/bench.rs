@@ -16,7 +16,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     Command::cargo(&["build", "--release", "--locked"]).run()?;
     Command::cargo(&["run", "--release", "--locked", "--manifest-path", MANIFEST, "--target-dir"])
         .args([repo::target().join("bench")])
-        .args(["--"])
+        .args(["--", "run", "--p2pos"])
+        .args([repo::target().join("release/p2pos")])
         .args(arguments)
         .run()
         .map(|()| true)

@@ -1,0 +1,279 @@
+//! p2pOS: a plugin on a daemon, a plugin on another daemon, and everything between them, as users have it.
+//!
+//! The driving side runs under `p2pos plugins run`, the serving side is launched by its daemon; both speak through the Rust SDK.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::{Bytes, BytesMut};
+use p2pos_identity::{PeerId, ProtocolName};
+use p2pos_plugin_protocol::{
+    client::{Client, Incoming, OpenRequest, RawStream},
+    driver::{Answer, RecvHalf, SendHalf},
+    message::{Attachment, Body, Kind, Open, Registration, RelayUse},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
+    sync::OnceCell,
+};
+
+use crate::{
+    processes::{self, Serving},
+    work::{Link, Measured, Receiver, Sender, System, serve_stream},
+};
+
+const PROTOCOL: &str = "/p2pos-bench/1";
+const DETACHED: &str = "/p2pos-bench-detached/1";
+/// Longest read of a detached stream, bytes.
+const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// Two daemons, `a` with the driving plugin and `b` with the serving one, each a contact of the other.
+pub struct Pair {
+    directory: tempfile::TempDir,
+    binary: PathBuf,
+    a: Serving,
+    b: Serving,
+    b_peer: String,
+}
+
+/// One daemon with nothing to do.
+pub struct Alone {
+    _directory: tempfile::TempDir,
+    daemon: Serving,
+}
+
+impl Pair {
+    pub fn start(binary: &Path) -> Result<Self> {
+        Self::start_through(binary, Ok)
+    }
+
+    /// `route` turns b's address into the one that a dials: a wire, for example.
+    pub fn start_through(binary: &Path, route: impl Fn(SocketAddr) -> Result<SocketAddr>) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (a_dir, b_dir) = (directory.path().join("a"), directory.path().join("b"));
+        plugin_directory(&b_dir.join("plugins").join("bench"))?;
+        plugin_directory(&directory.path().join("bench"))?;
+        let (a, b) = (up(binary, &a_dir)?, up(binary, &b_dir)?);
+        let (a_id, b_id) = (identity(binary, &a_dir)?, identity(binary, &b_dir)?);
+        let far = route(b_id.address)?.to_string();
+        run(binary, &a_dir, &["contacts", "add", &b_id.peer, "b", "--addr", &far])?;
+        run(binary, &b_dir, &["contacts", "add", &a_id.peer, "a"])?;
+        run(binary, &b_dir, &["plugins", "enable", "bench", "--yes"])?;
+        run(binary, &b_dir, &["plugins", "start", "bench"])?;
+        Ok(Self { directory, binary: binary.to_owned(), a, b, b_peer: b_id.peer })
+    }
+
+    pub fn start_alone(binary: &Path) -> Result<Alone> {
+        let directory = tempfile::tempdir()?;
+        let daemon = up(binary, directory.path())?;
+        Ok(Alone { _directory: directory, daemon })
+    }
+
+    /// Drives one job as a plugin on `a`.
+    pub fn drive(&self, system: &str, job: &str, amount: &str) -> Result<Measured> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--data-dir").arg(self.directory.path().join("a"));
+        command.args(["plugins", "run"]).arg(self.directory.path().join("bench")).arg("--");
+        command.arg(std::env::current_exe()?).args(["drive", system, &self.b_peer, job, amount]);
+        let out = processes::output(command)?;
+        let line = out.lines().rfind(|line| line.starts_with('{')).context("the driver printed no figures")?;
+        Ok(serde_json::from_str(line)?)
+    }
+
+    pub fn ready_after(&self) -> Duration {
+        self.a.ready_after.max(self.b.ready_after)
+    }
+
+    /// How long a user waits for an answer of the command line.
+    pub fn time_status(&self) -> Result<Duration> {
+        let start = Instant::now();
+        run(&self.binary, &self.directory.path().join("a"), &["status"])?;
+        Ok(start.elapsed())
+    }
+}
+
+impl Alone {
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+}
+
+struct Identity {
+    peer: String,
+    address: SocketAddr,
+}
+
+fn plugin_directory(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path)?;
+    let program = std::env::current_exe()?;
+    let manifest = format!(
+        "manifest = 1\nid = \"bench\"\nname = \"Bench\"\nversion = \"1.0.0\"\n[run]\nexec = [{program:?}, \"plugin\"]\n\
+         [permissions]\nnet.open = [{PROTOCOL:?}, {DETACHED:?}]\nnet.accept = [{PROTOCOL:?}, {DETACHED:?}]\n"
+    );
+    Ok(std::fs::write(path.join("plugin.toml"), manifest)?)
+}
+
+fn up(binary: &Path, data: &Path) -> Result<Serving> {
+    let mut command = Command::new(binary);
+    command.arg("--data-dir").arg(data).arg("up");
+    Serving::start_daemon(command)
+}
+
+fn identity(binary: &Path, data: &Path) -> Result<Identity> {
+    let id: serde_json::Value = serde_json::from_str(&run(binary, data, &["id", "--json"])?)?;
+    let status: serde_json::Value = serde_json::from_str(&run(binary, data, &["status", "--json"])?)?;
+    let peer = id["peer_id"].as_str().context("no peer_id in `id --json`")?.to_owned();
+    let port = status["udp_port"].as_u64().context("no udp_port in `status --json`")?;
+    Ok(Identity { peer, address: SocketAddr::from(([127, 0, 0, 1], u16::try_from(port)?)) })
+}
+
+fn run(binary: &Path, data: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(binary);
+    command.arg("--data-dir").arg(data).args(arguments);
+    processes::output(command)
+}
+
+/// The serving plugin: both kinds of streams, until the daemon says that it is over.
+pub async fn plugin() -> Result<()> {
+    let client = Client::connect().await?;
+    let mut muxed = client.register(PROTOCOL).await?;
+    let raw = Registration { attachment: Attachment::Socket, ..Registration::new(name(DETACHED), Kind::Stream) };
+    let mut detached = client.register_with(raw).await?;
+    client.ready();
+    let muxed = async {
+        while let Some(incoming) = muxed.accept().await {
+            let (send, recv) = incoming.accept_stream()?.split();
+            tokio::spawn(serve_stream(Sending::Mux(send), Receiving::Mux(recv, None)));
+        }
+        anyhow::Ok(())
+    };
+    let detached = async {
+        while let Some(incoming) = detached.accept().await {
+            tokio::spawn(serve_detached(incoming));
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        done = muxed => done,
+        done = detached => done,
+        _ = client.wait_shutdown() => Ok(()),
+    }
+}
+
+async fn serve_detached(incoming: Incoming) -> Result<()> {
+    let (recv, send) = split(incoming.accept_raw().await?);
+    serve_stream(Sending::Raw(send), Receiving::Raw(recv, BytesMut::new())).await
+}
+
+fn name(text: &str) -> ProtocolName {
+    ProtocolName::parse(text).expect("our own names are good")
+}
+
+/// The driving plugin's side.
+pub struct P2pos {
+    is_detached: bool,
+    session: OnceCell<Client>,
+}
+
+impl P2pos {
+    pub fn mux() -> Self {
+        Self { is_detached: false, session: OnceCell::new() }
+    }
+
+    pub fn detached() -> Self {
+        Self { is_detached: true, session: OnceCell::new() }
+    }
+}
+
+impl System for P2pos {
+    type Link = Far;
+
+    async fn serve(&self) -> Result<String> {
+        bail!("the serving side is a plugin: its daemon starts it")
+    }
+
+    /// One session with the daemon serves all; the daemon keeps one connection with the peer.
+    async fn dial(&self, target: &str) -> Result<Far> {
+        let client = self.session.get_or_try_init(|| async { anyhow::Ok(Client::connect().await?) }).await?;
+        Ok(Far { client: client.clone(), peer: target.parse()?, is_detached: self.is_detached })
+    }
+}
+
+pub struct Far {
+    client: Client,
+    peer: PeerId,
+    is_detached: bool,
+}
+
+impl Link for Far {
+    type Send = Sending;
+    type Recv = Receiving;
+
+    async fn open(&self) -> Result<(Sending, Receiving)> {
+        if self.is_detached {
+            let stream = self.client.open_raw(OpenRequest::new(self.peer, name(DETACHED))).await?;
+            let (recv, send) = split(stream);
+            return Ok((Sending::Raw(send), Receiving::Raw(recv, BytesMut::new())));
+        }
+        // Written to before the answer is here, as a QUIC stream is; a refusal would end the reading half.
+        let opening = self.client.session().open_stream(|stream| {
+            Body::Open(Open {
+                stream,
+                peer: self.peer,
+                protocols: vec![name(PROTOCOL)],
+                kind: Kind::Stream,
+                attachment: Attachment::Mux,
+                timeout: None,
+                relay: RelayUse::Allow,
+            })
+        })?;
+        Ok((Sending::Mux(opening.send), Receiving::Mux(opening.recv, Some(opening.answer))))
+    }
+
+    async fn close(self) {}
+}
+
+pub enum Sending {
+    Mux(SendHalf),
+    Raw(WriteHalf<RawStream>),
+}
+
+impl Sender for Sending {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        match self {
+            Self::Mux(send) => Ok(send.write(bytes).await?),
+            Self::Raw(send) => Ok(send.write_all(&bytes).await?),
+        }
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        match self {
+            Self::Mux(send) => Ok(send.finish()?),
+            Self::Raw(send) => Ok(send.shutdown().await?),
+        }
+    }
+}
+
+pub enum Receiving {
+    /// The answer is kept because dropping it would cancel the open.
+    Mux(RecvHalf, Option<Answer>),
+    Raw(ReadHalf<RawStream>, BytesMut),
+}
+
+impl Receiver for Receiving {
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Mux(recv, _answer) => Ok(recv.read_chunk().await?),
+            Self::Raw(recv, buffer) => {
+                buffer.reserve(READ_BYTES_MAX);
+                let count = recv.read_buf(buffer).await?;
+                Ok((count > 0).then(|| buffer.split_to(count).freeze()))
+            }
+        }
+    }
+}
