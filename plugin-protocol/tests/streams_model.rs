@@ -72,7 +72,7 @@ fn credit() -> impl Strategy<Value = Credit> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn no_story_loses_a_byte_a_credit_a_waiter_or_a_last_word(

@@ -20,8 +20,8 @@ pub(super) enum SendState {
     Finishing,
     /// The fin is sent.
     Finished,
-    /// The other side reads no more; what waited is dropped, and a fin says that we have understood.
-    Stopped { end: End, is_fin_sent: bool },
+    /// The other side reads no more; what waited is dropped.
+    Stopped { end: End },
     /// Over.
     Ended(StreamEnd),
 }
@@ -33,10 +33,10 @@ pub(super) enum RecvState {
     Open,
     /// The fin came; its reader has not got there yet.
     Draining,
-    /// Its reader has seen the fin, or the fin came after the reader had left.
+    /// Its reader has seen the fin.
     Finished,
-    /// Its reader has left; what still comes is dropped until the fin.
-    Stopped { end: End },
+    /// Its reader has left and said so; what still comes is dropped.
+    Stopped,
     /// Over.
     Ended(StreamEnd),
 }
@@ -67,8 +67,8 @@ impl Sender {
 
     pub(super) const fn is_over(&self) -> bool {
         match self.state {
-            SendState::Finished | SendState::Ended(_) | SendState::Stopped { is_fin_sent: true, .. } => true,
-            SendState::Open | SendState::Finishing | SendState::Stopped { is_fin_sent: false, .. } => false,
+            SendState::Finished | SendState::Stopped { .. } | SendState::Ended(_) => true,
+            SendState::Open | SendState::Finishing => false,
         }
     }
 
@@ -81,7 +81,7 @@ impl Sender {
         match self.state {
             SendState::Open => None,
             SendState::Finishing | SendState::Finished => Some(StreamEnd::LOCAL),
-            SendState::Stopped { end, .. } => Some(StreamEnd::stopped(end)),
+            SendState::Stopped { end } => Some(StreamEnd::stopped(end)),
             SendState::Ended(end) => Some(end),
         }
     }
@@ -149,8 +149,8 @@ impl Sender {
     pub(super) const fn has_something_to_send(&self) -> bool {
         match self.state {
             SendState::Open => !self.queue.is_empty(),
-            SendState::Finishing | SendState::Stopped { is_fin_sent: false, .. } => true,
-            SendState::Finished | SendState::Stopped { is_fin_sent: true, .. } | SendState::Ended(_) => false,
+            SendState::Finishing => true,
+            SendState::Finished | SendState::Stopped { .. } | SendState::Ended(_) => false,
         }
     }
 
@@ -164,13 +164,9 @@ impl Sender {
             payload.push(piece);
         }
         self.bytes += bytes as u64;
-        let fin = self.queue.is_empty() && self.state != SendState::Open;
+        let fin = self.queue.is_empty() && self.state == SendState::Finishing;
         if fin {
-            self.state = match self.state {
-                SendState::Stopped { end, .. } => SendState::Stopped { end, is_fin_sent: true },
-                SendState::Open | SendState::Finishing | SendState::Finished => SendState::Finished,
-                SendState::Ended(end) => SendState::Ended(end),
-            };
+            self.state = SendState::Finished;
         }
         (bytes, fin)
     }
@@ -178,7 +174,7 @@ impl Sender {
     pub(super) fn stop(&mut self, end: End) {
         if matches!(self.state, SendState::Open | SendState::Finishing) {
             self.queue.clear();
-            self.state = SendState::Stopped { end, is_fin_sent: false };
+            self.state = SendState::Stopped { end };
         }
     }
 
@@ -243,10 +239,15 @@ impl Receiver {
         }
     }
 
+    /// Whether nothing more will come.
+    pub(super) fn has_come(&self) -> bool {
+        self.state != RecvState::Open
+    }
+
     pub(super) const fn is_over(&self) -> bool {
         match self.state {
-            RecvState::Finished | RecvState::Ended(_) => true,
-            RecvState::Open | RecvState::Draining | RecvState::Stopped { .. } => false,
+            RecvState::Finished | RecvState::Stopped | RecvState::Ended(_) => true,
+            RecvState::Open | RecvState::Draining => false,
         }
     }
 
@@ -267,8 +268,11 @@ impl Receiver {
     }
 
     pub(super) fn arrive(&mut self, payload: Payload<'_>, fin: bool) -> Arrival {
-        if matches!(self.state, RecvState::Draining | RecvState::Finished) {
-            return Arrival::AfterFin;
+        match self.state {
+            RecvState::Open => {}
+            RecvState::Draining | RecvState::Finished => return Arrival::AfterFin,
+            // It crossed our StopSending on its way.
+            RecvState::Stopped | RecvState::Ended(_) => return Arrival::Taken,
         }
         let bytes = payload.len();
         if let Some(allowance) = &mut self.allowance {
@@ -278,19 +282,14 @@ impl Receiver {
             }
         }
         self.bytes += bytes as u64;
-        if self.state == RecvState::Open && bytes > 0 {
-            match payload {
-                Payload::Shared(payload) if payload.len() >= SHARE_BYTES_MIN => self.queue.push(payload),
-                Payload::Shared(payload) => self.queue.push_copy(&payload),
-                Payload::Slice(payload) => self.queue.push_copy(payload),
-            }
+        match payload {
+            _ if bytes == 0 => {}
+            Payload::Shared(payload) if bytes >= SHARE_BYTES_MIN => self.queue.push(payload),
+            Payload::Shared(payload) => self.queue.push_copy(&payload),
+            Payload::Slice(payload) => self.queue.push_copy(payload),
         }
         if fin {
-            self.state = match self.state {
-                RecvState::Open | RecvState::Draining => RecvState::Draining,
-                RecvState::Stopped { .. } | RecvState::Finished => RecvState::Finished,
-                RecvState::Ended(end) => RecvState::Ended(end),
-            };
+            self.state = RecvState::Draining;
         }
         Arrival::Taken
     }
@@ -313,7 +312,7 @@ impl Receiver {
                 Read::Fin
             }
             RecvState::Finished => Read::Fin,
-            RecvState::Stopped { .. } => Read::Ended(StreamEnd::LOCAL),
+            RecvState::Stopped => Read::Ended(StreamEnd::LOCAL),
             RecvState::Ended(end) => Read::Ended(end),
         }
     }
@@ -350,18 +349,18 @@ impl Receiver {
     }
 
     /// The reader leaves; tells whether the other side has to know.
-    pub(super) fn stop(&mut self, end: End) -> bool {
+    pub(super) fn stop(&mut self) -> bool {
         self.queue.clear();
         match self.state {
             RecvState::Open => {
-                self.state = RecvState::Stopped { end };
+                self.state = RecvState::Stopped;
                 true
             }
             RecvState::Draining => {
                 self.state = RecvState::Finished;
                 false
             }
-            RecvState::Finished | RecvState::Stopped { .. } | RecvState::Ended(_) => false,
+            RecvState::Finished | RecvState::Stopped | RecvState::Ended(_) => false,
         }
     }
 

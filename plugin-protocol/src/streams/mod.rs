@@ -393,7 +393,7 @@ impl Streams {
                 Ok(())
             }
             SendState::Finishing | SendState::Finished => Ok(()),
-            SendState::Stopped { end, .. } => Err(StreamEnd::stopped(end)),
+            SendState::Stopped { end } => Err(StreamEnd::stopped(end)),
             SendState::Ended(end) => Err(end),
         }
     }
@@ -438,7 +438,7 @@ impl Streams {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        if slot.receiver().is_some_and(|recv| recv.stop(end)) {
+        if slot.receiver().is_some_and(Receiver::stop) {
             slot.cause.get_or_insert_with(|| (self.book.config.role.own_cause(), end));
             self.book.control.push_back(StreamMessage::StopSending { stream: id, end });
         }

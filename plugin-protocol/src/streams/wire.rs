@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Book, Config, Counters, Event, Flow, How, Receiver, Sender, Slot, Sort, StreamEnd, Streams, Transmit,
-    What,
+    What, table::StreamState,
 };
 use crate::{
     code::{Code, End},
@@ -71,8 +71,9 @@ impl Streams {
         if !send.is_over() {
             send.stop(end);
             slot.cause.get_or_insert_with(|| (self.book.config.role.other_cause(), end));
-            self.book.make_ready(id, slot);
             self.book.events.push_back(Event::Changed(id));
+            self.book.settle(id, slot);
+            self.forget_if_done(id);
         }
         Ok(())
     }
@@ -154,6 +155,24 @@ impl Streams {
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.book.config
+    }
+
+    /// Where it stands, as far as frames tell. What is still to be answered counts as open.
+    #[must_use]
+    pub fn state(&self, id: StreamId) -> StreamState {
+        let Some(slot) = self.slots.get(&id).filter(|slot| !slot.is_over) else {
+            return StreamState::Closed;
+        };
+        let (has_sent, has_come) = match &slot.what {
+            What::Stream { send, recv } => (send.is_over(), recv.has_come()),
+            What::Flow(_) | What::Detached { .. } => (slot.what.is_over(), slot.what.is_over()),
+        };
+        match (has_sent, has_come) {
+            (false, false) => StreamState::Open,
+            (true, false) => StreamState::HalfLocal,
+            (false, true) => StreamState::HalfRemote,
+            (true, true) => StreamState::Ending,
+        }
     }
 
     /// How many streams, flows and detached streams are not over.
