@@ -52,7 +52,7 @@ pub(crate) struct Directory<L> {
     served: BTreeMap<ProtocolName, Registration<L>>,
 }
 
-/// Somebody else owns the name.
+/// The name is taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Clash {
     pub(crate) protocol: ProtocolName,
@@ -96,11 +96,11 @@ impl<L: Clone> Directory<L> {
         Self { served: BTreeMap::new() }
     }
 
-    /// Registers all entries or none. A name that the owner has already is renewed.
+    /// Registers all entries or none. An owner that was away takes its own names back.
     pub(crate) fn register(&mut self, owner: &str, entries: Vec<Entry<L>>) -> Result<(), Clash> {
         for entry in &entries {
             if let Some(taken) = self.served.get(&entry.protocol)
-                && taken.owner != owner
+                && (taken.owner != owner || matches!(taken.presence, Presence::Here(_)))
             {
                 return Err(Clash { protocol: entry.protocol.clone(), owner: taken.owner.clone() });
             }
@@ -252,6 +252,7 @@ mod tests {
         let both = vec![entry("/go/1", Trust::Contacts, None), entry("/chess/1", Trust::Contacts, None)];
         let clash = directory.register("b", both).unwrap_err();
         assert_eq!(clash, Clash { protocol: name("/chess/1"), owner: "a".into() });
+        assert!(directory.register("a", vec![entry("/chess/1", Trust::Contacts, None)]).is_err(), "twice");
         assert_eq!(directory.served(None), [name("/chess/1")]);
         assert!(!directory.unregister("b", &name("/chess/1")));
         assert!(directory.unregister("a", &name("/chess/1")));

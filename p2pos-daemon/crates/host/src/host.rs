@@ -143,9 +143,15 @@ impl Host {
         host.look(&mut watch).await;
         let keeper = host.clone();
         shared.tasks.spawn(async move {
-            while keeper.shared().ending.run_until_cancelled(watch.changed()).await.is_some() {
-                keeper.look(&mut watch).await;
-            }
+            let keep_looking = async {
+                loop {
+                    watch.changed().await;
+                    keeper.look(&mut watch).await;
+                }
+            };
+            // Ends in the middle of a look, too: a slow disk must not hold up the end.
+            let ended: Option<()> = keeper.shared().ending.run_until_cancelled(keep_looking).await;
+            debug_assert!(ended.is_none(), "it looks for ever");
         });
         Ok(host)
     }

@@ -8,7 +8,6 @@
 //! the signature of a packed plugin will.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -16,10 +15,11 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Findings, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Problem, parse};
-
-/// Largest program file that is hashed, in bytes. Debug builds reach 200 MB; hashing 1 GiB takes about a second.
-const PROGRAM_BYTES_MAX: u64 = 1 << 30;
+use super::{
+    Findings, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Problem,
+    digest::{digest, open_regular},
+    parse,
+};
 
 /// What `p2pos plugins check DIR` found.
 #[derive(Clone, Debug, Serialize)]
@@ -130,17 +130,6 @@ fn read_manifest(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens a file, and nothing that only looks like one: opening a FIFO would wait for ever.
-fn open_regular(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    Ok(file)
-}
-
 fn commands(manifest: &Manifest) -> impl Iterator<Item = &[String]> {
     let run = manifest.run.iter().map(|run| run.exec.as_slice());
     run.chain(manifest.serve.iter().map(|serve| serve.exec.as_slice()))
@@ -184,30 +173,12 @@ fn exec_hash(dir: &Path, manifest_text: &str, manifest: &Manifest) -> io::Result
             if !is_file_name || !path.is_file() {
                 continue;
             }
-            let file = open_regular(&path)?;
-            let length = file.metadata()?.len();
-            if length > PROGRAM_BYTES_MAX {
-                return Err(io::Error::other(format!("{word:?} is larger than {PROGRAM_BYTES_MAX} bytes")));
-            }
             add_length(&mut hash, word.len() as u64);
             hash.update(word);
-            add_length(&mut hash, length);
-            hash_file(&mut hash, file.take(length))?;
+            hash.update(digest(&path)?);
         }
     }
     Ok(crate::hex(&hash.finalize()))
-}
-
-fn hash_file(hash: &mut Sha256, mut file: impl Read) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => hash.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! subset that this version honours: keys of later versions are accepted with a warning.
 
 mod check;
+mod digest;
 mod reader;
 
 use std::{collections::BTreeSet, time::Duration};
