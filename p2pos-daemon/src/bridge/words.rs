@@ -67,7 +67,7 @@ pub(super) fn open_failure(error: &OpenError) -> OpenFailure {
         OpenFailure { code, message: error.to_string(), details: Vec::new(), retry_after: None };
     match error {
         OpenError::NotSupported { offered } => {
-            failure.details = offered.iter().map(ToString::to_string).collect()
+            failure.details = offered.iter().map(ToString::to_string).collect();
         }
         OpenError::Unreachable { attempts }
         | OpenError::IdentityMismatch { attempts }

@@ -259,7 +259,7 @@ impl Receiver {
     pub(super) const fn lost(&self) -> Option<StreamEnd> {
         match self.state {
             RecvState::Ended(end) => Some(end),
-            RecvState::Open | RecvState::Draining | RecvState::Finished | RecvState::Stopped { .. } => None,
+            RecvState::Open | RecvState::Draining | RecvState::Finished | RecvState::Stopped => None,
         }
     }
 
