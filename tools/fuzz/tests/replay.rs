@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use p2pos_fuzz::TARGETS;
 
 /// A corpus is for tests that run on every change: a few seconds for all targets together.
-const FILES_MAX: usize = 400;
+const FILES_MAX: usize = 200;
 const FILE_BYTES_MAX: u64 = 8 * 1024;
 
 #[test]

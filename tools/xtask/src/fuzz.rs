@@ -30,6 +30,8 @@ const INPUT_BYTES_MAX: u32 = 4_096;
 const INPUT_SECONDS_MAX: u32 = 10;
 /// Memory beyond this is a finding too: nothing that a stranger sends may grow us.
 const MEMORY_MIB_MAX: u32 = 1_024;
+/// Inputs that are committed for each target, the smallest of them: a checkout is no archive, and a fuzzer soon finds the rest again.
+const CORPUS_FILES_MAX: usize = 150;
 /// How much longer than asked for a target may take, for loading the corpus and writing the last findings.
 const SLACK: Duration = Duration::from_secs(120);
 
@@ -116,9 +118,14 @@ fn minimise(target: &str) -> Result<()> {
             fs::remove_file(old.path())?;
         }
     }
-    for new in fs::read_dir(&fresh)? {
-        let new = new?;
-        fs::copy(new.path(), committed.join(new.file_name()))?;
+    let mut new: Vec<(u64, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(&fresh)? {
+        let entry = entry?;
+        new.push((entry.metadata()?.len(), entry.path()));
+    }
+    new.sort_unstable();
+    for (_, path) in new.iter().take(CORPUS_FILES_MAX) {
+        fs::copy(path, committed.join(path.file_name().context("an input is a file")?))?;
     }
     Ok(())
 }
