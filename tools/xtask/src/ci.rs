@@ -11,9 +11,9 @@ use crate::{deny, test, tidy};
 /// Workspaces beside the main one, whose code is ours all the same.
 const OTHER_WORKSPACES: &[&str] = &["tools/bench", "tools/fuzz/engine", "tools/gen"];
 
-/// Runs every check and every test. False if one failed.
-pub(crate) fn run() -> Result<bool> {
-    let mut steps = Steps::new(None);
+/// Runs every check and every test, or those whose name contains `only`. False if one failed.
+pub(crate) fn run(only: Option<&str>) -> Result<bool> {
+    let mut steps = Steps::new(only);
     steps.set_up("machine", test::machine::prepare);
     steps.run("format", format);
     steps.run("tidy", || tidy::run(false).and_then(|is_tidy| ensure_true(is_tidy, "see the list above")));

@@ -19,6 +19,24 @@ struct Rules {
 #[derive(Deserialize)]
 struct Licenses {
     allow: BTreeSet<String>,
+    #[serde(default)]
+    exceptions: Vec<Exception>,
+}
+
+/// One crate that may have a licence which others may not.
+#[derive(Deserialize)]
+struct Exception {
+    #[serde(rename = "crate")]
+    name: String,
+    allow: BTreeSet<String>,
+}
+
+impl Licenses {
+    fn welcomes(&self, name: &str, license: &str) -> bool {
+        let exceptions = self.exceptions.iter().filter(|exception| exception.name == name);
+        is_allowed(license, &self.allow)
+            || exceptions.into_iter().any(|exception| is_allowed(license, &exception.allow))
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,7 +92,7 @@ pub(crate) fn run() -> Result<()> {
         lock.package.iter().flat_map(|locked| objections(locked, &rules)).collect();
     for Licensed { name, license } in licences()? {
         let license = license.unwrap_or_default();
-        if !is_allowed(&license, &rules.licenses.allow) {
+        if !rules.licenses.welcomes(&name, &license) {
             findings.push(format!("{name} is licensed {license:?}, which deny.toml does not allow"));
         }
     }
@@ -213,6 +231,15 @@ mod tests {
         ] {
             assert!(!is_allowed(bad, &allowed), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_exception_is_for_one_crate_only() {
+        let text = "allow = [\"MIT\"]\nexceptions = [{ crate = \"odd\", allow = [\"MPL-2.0\"] }]\n";
+        let licenses: Licenses = toml::from_str(text).unwrap();
+        assert!(licenses.welcomes("odd", "MPL-2.0"));
+        assert!(!licenses.welcomes("even", "MPL-2.0"));
+        assert!(licenses.welcomes("even", "MIT"));
     }
 
     #[test]

@@ -32,7 +32,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Chore {
     /// Everything that CI checks: format, lints, docs, tidy, dependencies, then all tests.
-    Ci,
+    Ci {
+        /// Only the steps whose name contains this text.
+        #[arg(value_name = "PART")]
+        only: Option<String>,
+    },
     /// Sets up what the tests need, then runs all of them: Rust, Python, plugins, the demo.
     Test {
         /// Only the steps whose name contains this text.
@@ -72,7 +76,7 @@ enum Chore {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let is_good = match arguments.chore {
-        Chore::Ci => ci::run()?,
+        Chore::Ci { only } => ci::run(only.as_deref())?,
         Chore::Test { only } => test::run(only.as_deref())?,
         Chore::Tidy { bless } => tidy::run(bless)?,
         Chore::Gen { check } => gen_code::run(check)?,
