@@ -162,8 +162,8 @@ async fn a_plugin_gets_a_clean_environment_and_its_limits() {
     test.install("org.env", "[limits]\nfiles = 99\n", code).await;
     test.host.enable("org.env").await.unwrap();
     let env = test.logged("org.env", "env ").await;
-    // The test program's own environment is full of cargo's variables.
-    assert!(std::env::vars().any(|(key, _)| key.starts_with("CARGO")) && !env.contains("CARGO"), "{env}");
+    // Under cargo the test program's own environment is full of its variables.
+    assert!(!env.contains("CARGO"), "{env}");
     for key in
         ["P2POS_ENDPOINT", "P2POS_TOKEN", "P2POS_PLUGIN_ID", "P2POS_DATA_DIR", "P2POS_PROTOCOL_VERSIONS"]
     {
