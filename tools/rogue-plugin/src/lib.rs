@@ -117,14 +117,14 @@ pub fn play_hidden_part(arguments: &[String]) {
 const START_TIMEOUT_S: u32 = 7;
 
 /// The manifest of a plugin that commits this misdeed. `executable` is the absolute path of the rogue program; `peer` is whom the
-/// stream misdeeds open, a PeerId that nobody answers for is best.
+/// stream misdeeds open: best a contact whose address never answers, so that an Open is still waiting when the misdeed comes.
 #[must_use]
 pub fn manifest(id: &str, executable: &Path, misdeed: &str, peer: &str) -> String {
     let executable = executable.display();
     format!(
         "manifest = 1\nid = \"{id}\"\nname = \"Rogue\"\nversion = \"0.0.1\"\n\n\
          [run]\nexec = [\"{executable}\", \"{misdeed}\", \"{peer}\"]\nstart_timeout = \"{START_TIMEOUT_S}s\"\nstop_timeout = \"1s\"\n\n\
-         [permissions]\nnet.open = [\"{PROTOCOL}\"]\nnet.accept = [\"{PROTOCOL}\"]\n"
+         [permissions]\nnet.open = [\"{PROTOCOL}\"]\nnet.accept = [\"{PROTOCOL}\"]\npeers.any = true\n"
     )
 }
 

@@ -6,6 +6,7 @@
 
 mod changes;
 mod clippy_keys;
+mod decisions;
 mod dependencies;
 mod floors;
 mod lexer;
@@ -59,6 +60,7 @@ pub(crate) fn run(is_blessing: bool) -> Result<bool> {
     findings.extend(proto_marks::check()?);
     findings.extend(spec::check(&files)?);
     findings.extend(changes::check(&files)?);
+    findings.extend(decisions::check(&files)?);
     findings.extend(links::check(&files)?);
     if !gen_code::run(true)? {
         findings.push(Finding::new("generated code", "is out of date, run `cargo xtask gen`"));
