@@ -7,21 +7,43 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use p2pos_identity::{PeerId, ProtocolName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Client, Error, StreamInfo,
+    Client, Error,
     connect::{Attached, Socket},
 };
 use crate::{
     code::End,
     driver::{Closed, Detached, Flow, RecvHalf, SendHalf},
-    message::StreamClosed,
+    message::{Opened, PathKind, StreamClosed},
     streams::{How, StreamEnd},
 };
 
 /// Most that one `poll_write` copies, in bytes.
 const COPY_BYTES_MAX: usize = 64 * 1024;
+
+/// Who is at the other end of a stream, and how one gets there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Who.
+    pub peer: PeerId,
+    /// The user's own name for the peer, if it came with the stream.
+    pub petname: Option<String>,
+    /// Whether the peer is a contact, if that came with the stream.
+    pub is_contact: bool,
+    /// What is spoken.
+    pub protocol: ProtocolName,
+    /// The way it took when it was opened.
+    pub path: PathKind,
+}
+
+impl StreamInfo {
+    pub(super) fn opened(peer: PeerId, opened: &Opened) -> Self {
+        Self { peer, petname: None, is_contact: false, protocol: opened.protocol.clone(), path: opened.path }
+    }
+}
 
 /// A stream to another plugin: bytes, in order, both ways. Its `read` and `write` move whole pieces without copying;
 /// it also is an [`AsyncRead`] and [`AsyncWrite`] for libraries that want one.

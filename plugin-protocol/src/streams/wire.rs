@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     code::{Code, End},
-    message::{Cause, Role, StreamClosed, StreamId, StreamMessage, Violation},
+    message::{Role, StreamClosed, StreamId, StreamMessage, Violation},
 };
 
 impl Streams {
@@ -335,31 +335,5 @@ impl Book {
             self.control.push_back(StreamMessage::StreamClosed { stream: id, facts });
         }
         self.events.push_back(Event::Changed(id));
-    }
-}
-
-impl Slot {
-    /// What the daemon tells the plugin about the end.
-    fn facts(&self) -> StreamClosed {
-        let (bytes_in, bytes_out) = match &self.what {
-            What::Stream { send, recv } => (send.bytes, recv.bytes),
-            What::Flow(flow) => (flow.bytes_sent, flow.bytes_received),
-            What::Detached { .. } => (0, 0),
-        };
-        match self.cause {
-            None => StreamClosed { cause: Cause::Finished, end: None, bytes_in, bytes_out },
-            Some((cause, end)) => StreamClosed { cause, end: Some(end), bytes_in, bytes_out },
-        }
-    }
-}
-
-impl What {
-    /// Whether it was ended as a whole; then the other side may still be talking about it without knowing.
-    const fn is_reset(&self) -> bool {
-        match self {
-            Self::Stream { send, recv } => send.is_reset() || recv.is_reset(),
-            Self::Flow(flow) => flow.ended.is_some(),
-            Self::Detached { ended } => ended.is_some(),
-        }
     }
 }
