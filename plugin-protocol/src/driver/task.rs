@@ -44,6 +44,8 @@ pub(super) struct Task<R, W> {
     buffer: BytesMut,
     outbox: Outbox,
     phase: Phase,
+    /// When a session that ends is over at the latest.
+    leave_by: Option<Instant>,
     frame_bytes_max: u32,
     heard: Heard,
 }
@@ -81,6 +83,7 @@ where
             buffer: leftover,
             outbox: Outbox::default(),
             phase: Phase::Running,
+            leave_by: None,
             frame_bytes_max,
             heard: Heard { last, pinged: None, alarm },
         }
@@ -98,6 +101,10 @@ where
         loop {
             let has_read = self.poll_read(cx).is_ready();
             let has_written = self.poll_write(cx).is_ready();
+            // Whoever talks on and on after the end must not keep us here; the alarm alone would never get its turn.
+            if self.leave_by.is_some_and(|by| by <= Instant::now()) {
+                self.leave();
+            }
             if self.phase == Phase::Over {
                 return Poll::Ready(());
             }
@@ -248,7 +255,9 @@ where
             && self.phase == Phase::Running
         {
             self.phase = Phase::Leaving;
-            self.heard.alarm.as_mut().reset(Instant::now() + limits::CLOSE_LINGER);
+            let leave_by = Instant::now() + limits::CLOSE_LINGER;
+            self.leave_by = Some(leave_by);
+            self.heard.alarm.as_mut().reset(leave_by);
             tracing::debug!(%end, "session ends");
         }
         if self.phase == Phase::Leaving
@@ -263,18 +272,20 @@ where
 
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         std::task::ready!(self.heard.alarm.as_mut().poll(cx));
-        let now = Instant::now();
         match self.phase {
-            Phase::Leaving | Phase::Left => {
-                self.phase = Phase::Over;
-                let mut core = self.shared.lock();
-                if let Some(end) = core.end() {
-                    core.wind_up(end);
-                }
-            }
-            Phase::Running | Phase::Over => self.ask_for_a_sign(now),
+            Phase::Running => self.ask_for_a_sign(Instant::now()),
+            Phase::Leaving | Phase::Left | Phase::Over => self.leave(),
         }
         Poll::Ready(())
+    }
+
+    /// Nothing more can be handed over.
+    fn leave(&mut self) {
+        self.phase = Phase::Over;
+        let mut core = self.shared.lock();
+        if let Some(end) = core.end() {
+            core.wind_up(end);
+        }
     }
 
     /// Nothing was heard for a while: ask first, and give up only when that is not answered either. So a machine that

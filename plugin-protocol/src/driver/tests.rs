@@ -422,6 +422,18 @@ async fn who_asks_and_never_reads_is_closed_with_106() {
 }
 
 #[tokio::test]
+async fn who_talks_on_after_the_end_is_cut_off() {
+    let (mut raw, session, _inbox) = raw_plugin();
+    let chatter = Frame { rid: None, message: Message::Ping(1) }.to_bytes().repeat(4096);
+    raw.say_bytes(&[0xff; 3]).await;
+    let started = tokio::time::Instant::now();
+    while timeout(SOON, raw.socket.write_all(&chatter)).await.unwrap().is_ok() {
+        assert!(started.elapsed() < SOON, "the socket is never closed");
+    }
+    assert_eq!(soon(session.ended()).await.code, Code::PROTOCOL);
+}
+
+#[tokio::test]
 async fn a_flood_of_log_lines_never_hides_a_request() {
     let (mut raw, session, mut inbox) = raw_plugin();
     let line = Body::Log(Log { level: Level::Info, text: "again".to_owned() });
