@@ -1,6 +1,6 @@
 //! The chores of the project, all in Rust, because Rust is the one tool that everybody who builds this surely has.
 //!
-//! One file per chore: [`ci`], [`test`], [`tidy`], [`gen_code`], [`bench`], [`fuzz`]. [`steps`] runs them one after the other and
+//! One file per chore: [`ci`], [`mod@test`], [`tidy`], [`gen_code`], [`mod@bench`], [`fuzz`]. [`steps`] runs them one after the other and
 //! keeps the score; [`command`] starts other programs; [`repo`] knows where the checkout is and which files are ours.
 //! Knows nothing of what p2pOS does.
 
