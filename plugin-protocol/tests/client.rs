@@ -208,6 +208,22 @@ async fn notes_requests_and_events_arrive() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_logs_without_end_loses_lines_and_not_its_session() {
+    let (client, mut daemon) = connected().await;
+    for n in 0..30_000 {
+        client.log(Level::Debug, format!("{n}: {}", "x".repeat(100)));
+    }
+    while timeout(Duration::from_millis(100), daemon.inbox.recv()).await.is_ok() {}
+    client.log(Level::Debug, "at last");
+    let Body::Log(log) = daemon.next().await.body else { panic!("no Log") };
+    assert!(
+        log.text.starts_with("at last (") && log.text.ends_with("lines before this one were lost)"),
+        "{log:?}"
+    );
+    assert_eq!((client.session().end(), daemon.session.end()), (None, None));
+}
+
+#[tokio::test]
 async fn the_wish_to_end_is_heard_and_so_is_the_end() {
     let (client, daemon) = connected().await;
     let told = Shutdown { deadline: Duration::from_secs(5), reason: "the user stopped it".to_owned() };

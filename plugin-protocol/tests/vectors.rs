@@ -23,6 +23,7 @@ use p2pos_plugin_protocol::{
         Body, Frame, Handshake, Hello, LaunchToken, Message, Refused, Rid, StreamMessage, Ticket, Welcome,
     },
 };
+use proptest::prelude::*;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -130,6 +131,47 @@ fn every_frame_of_the_first_exchange_is_one_that_we_understand() {
         let read = decode(&hex(&step["hex"]));
         assert!(!matches!(read.message, Message::Unknown), "{step}");
     }
+}
+
+#[test]
+fn no_cut_of_a_golden_frame_and_no_wrong_byte_in_it_harms_a_decoder() {
+    let vectors = load("frames.json");
+    for case in list(&vectors["frames"]) {
+        let body = hex(&case["hex"]).slice(PREFIX_BYTES..);
+        for cut in 0..body.len() {
+            look_at(&body.slice(..cut));
+            for wrong in [0x00, 0x7f, 0x80, 0xff] {
+                let mut bytes = body.to_vec();
+                bytes[cut] = wrong;
+                look_at(&bytes.into());
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn gibberish_harms_no_decoder_and_no_handshake(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        look_at(&bytes.into());
+    }
+}
+
+/// Shows bytes to everything that strangers can reach; it must only not panic, and not let anybody in.
+fn look_at(body: &Bytes) {
+    let is_known = Frame::decode(body.clone()).is_ok();
+    if let Some(data) = frame::parse_data(body) {
+        assert!(is_known || data.stream == 0);
+        assert!(data.payload.end <= body.len());
+    }
+    let mut framed = BytesMut::new();
+    framed.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(body);
+    let secret = EndpointSecret::new([1; 32]);
+    let config = AcceptorConfig { endpoint_secret: Some(secret.clone()), server_nonce: [2; 32] };
+    let outcome = Acceptor::new(config).handle(&mut framed.clone());
+    assert!(!matches!(outcome, Ok(Some(Opening::Proven { .. }))));
+    let credential = Credential::Secret { secret, client_nonce: [3; 32] };
+    assert!(!matches!(Caller::new(Hello::default(), credential).handle(&mut framed), Ok(Some(_))));
 }
 
 // ---- The judge ----

@@ -45,7 +45,13 @@ mod connect;
 mod desk;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use p2pos_identity::{PeerId, ProtocolName};
 use tokio::sync::{mpsc, watch};
@@ -127,6 +133,8 @@ struct Inner {
     endpoint: Option<Endpoint>,
     desk: Arc<Desk>,
     shutdown: watch::Receiver<Option<Shutdown>>,
+    /// Log lines that found no room.
+    lines_lost: AtomicU64,
 }
 
 impl Drop for Inner {
@@ -165,7 +173,8 @@ impl Client {
         let (shutdown_in, shutdown) = watch::channel(None);
         // It ends with the session; nobody waits for it.
         drop(tokio::spawn(hand_on(inbox, Arc::clone(&desk), shutdown_in)));
-        Self { inner: Arc::new(Inner { session, welcome, endpoint, desk, shutdown }) }
+        let lines_lost = AtomicU64::new(0);
+        Self { inner: Arc::new(Inner { session, welcome, endpoint, desk, shutdown, lines_lost }) }
     }
 
     /// What the daemon said: who the user is, what is granted, which limits hold.
@@ -274,9 +283,17 @@ impl Client {
         self.inner.session.notify(Body::Ready);
     }
 
-    /// Writes a line into the plugin's log.
+    /// Writes a line into the plugin's log. Never waits: a plugin that logs faster than its daemon reads loses lines, and
+    /// the next one that gets through tells how many.
     pub fn log(&self, level: Level, text: impl Into<String>) {
-        self.inner.session.notify(Body::Log(Log { level, text: text.into() }));
+        let missing = self.inner.lines_lost.swap(0, Ordering::Relaxed);
+        let text = match missing {
+            0 => text.into(),
+            _ => format!("{} ({missing} lines before this one were lost)", text.into()),
+        };
+        if !self.inner.session.try_notify(Body::Log(Log { level, text })) {
+            self.inner.lines_lost.fetch_add(missing + 1, Ordering::Relaxed);
+        }
     }
 
     /// Says how the plugin is; `p2pos plugins list` shows it.

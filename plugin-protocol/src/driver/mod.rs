@@ -35,7 +35,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     code::{Code, End},
-    limits::Limits,
+    limits::{self, Limits},
     message::{Body, Hello, Rid, Role, StreamClosed, StreamId, Welcome},
     streams::{Config, Credit, OpenError, Sort},
 };
@@ -143,7 +143,7 @@ pub struct SessionStats {
     pub datagrams_dropped: u64,
     /// Streams, flows and detached streams that are not over.
     pub streams: u32,
-    /// Bytes that wait for the socket and are no Data; at [`crate::limits::CONTROL_QUEUE_BYTES_MAX`] the session closes.
+    /// Bytes that wait for the socket and are no Data; at [`limits::CONTROL_QUEUE_BYTES_MAX`] the session closes.
     pub control_bytes_waiting: usize,
 }
 
@@ -223,6 +223,17 @@ impl Session {
     /// Tells something that needs no answer.
     pub fn notify(&self, body: Body) {
         self.shared.lock().notify(body);
+    }
+
+    /// Tells something that may be left out: false, and nothing was queued, if half of
+    /// [`limits::CONTROL_QUEUE_BYTES_MAX`] waits already. For those who can speak faster than the other side reads.
+    pub fn try_notify(&self, body: Body) -> bool {
+        let mut core = self.shared.lock();
+        let is_fitting = core.control_bytes_waiting() < limits::CONTROL_QUEUE_BYTES_MAX / 2;
+        if is_fitting {
+            core.notify(body);
+        }
+        is_fitting
     }
 
     /// Opens a stream: `make` gets the id that was chosen and writes the request (Open, Incoming) that tells it.
