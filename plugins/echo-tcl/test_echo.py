@@ -9,7 +9,9 @@ import pathlib
 import socket
 import struct
 import subprocess
+import tempfile
 import unittest
+from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
 VECTORS = HERE.parents[1] / "plugin-protocol" / "vectors"
@@ -23,6 +25,10 @@ DATA, WINDOW, RESET, STOP_SENDING, STREAM_CLOSED, INCOMING, ACCEPT, PING, PONG =
 ERROR, HELLO, WELCOME, REFUSED, DONE, REGISTER, READY, SHUTDOWN = 15, 16, 17, 20, 24, 25, 28, 36
 
 
+# A message as {field number: value}; a value is an int or bytes.
+Fields = dict[int, Any]
+
+
 def varint(number: int) -> bytes:
     out = b""
     while number > 127:
@@ -31,8 +37,8 @@ def varint(number: int) -> bytes:
     return out + bytes([number])
 
 
-def encode(fields: dict) -> bytes:
-    """Makes a message of {field number: int or bytes}."""
+def encode(fields: Fields) -> bytes:
+    """Makes a message of its fields."""
     out = b""
     for field, value in fields.items():
         if isinstance(value, int):
@@ -42,9 +48,10 @@ def encode(fields: dict) -> bytes:
     return out
 
 
-def decode(message: bytes) -> dict:
-    """Makes {field number: int or bytes} of a message; enough for what our plugin sends."""
-    fields, at = {}, 0
+def decode(message: bytes) -> Fields:
+    """Takes a message apart; enough for what our plugin sends."""
+    fields: Fields = {}
+    at = 0
 
     def take() -> int:
         nonlocal at
@@ -61,8 +68,10 @@ def decode(message: bytes) -> dict:
         key = take()
         value = take()
         if key & 7 == 2:
-            value, at = message[at : at + value], at + value
-        fields[key >> 3] = value
+            fields[key >> 3] = message[at : at + value]
+            at += value
+        else:
+            fields[key >> 3] = value
     return fields
 
 
@@ -77,8 +86,9 @@ class EchoTcl(unittest.TestCase):
             "P2POS_TOKEN": TOKEN,
             "P2POS_PLUGIN_ID": "echo-tcl",
         }
-        self.plugin = subprocess.Popen(["tclsh", "main.tcl"], cwd=HERE, env=environment, stderr=subprocess.PIPE)
-        self.addCleanup(self.plugin.stderr.close)
+        self.log = tempfile.TemporaryFile()
+        self.addCleanup(self.log.close)
+        self.plugin = subprocess.Popen(["tclsh", "main.tcl"], cwd=HERE, env=environment, stderr=self.log)
         self.addCleanup(self.plugin.wait)
         self.addCleanup(self.plugin.kill)
         self.plugin_socket, _ = listener.accept()
@@ -93,7 +103,7 @@ class EchoTcl(unittest.TestCase):
             out += more
         return out
 
-    def next_frame(self) -> tuple:
+    def next_frame(self) -> tuple[int, Fields, int]:
         """Gives (number of the body, its fields, rid)."""
         (length,) = struct.unpack(">I", self.read_exactly(4))
         frame = decode(self.read_exactly(length))
@@ -101,7 +111,7 @@ class EchoTcl(unittest.TestCase):
         ((body, message),) = frame.items()
         return body, decode(message), rid
 
-    def send(self, body: int, fields: dict, rid: int = 0) -> None:
+    def send(self, body: int, fields: Fields, rid: int = 0) -> None:
         frame = encode({1: rid} if rid else {}) + encode({body: encode(fields)})
         self.plugin_socket.sendall(struct.pack(">I", len(frame)) + frame)
 
@@ -200,7 +210,8 @@ class EchoTcl(unittest.TestCase):
         self.next_frame()
         self.send(REFUSED, {1: 102, 2: b"the token is not good"})
         self.assertEqual(self.plugin.wait(PATIENCE_SECONDS), 1)
-        self.assertIn(b"102: the token is not good", self.plugin.stderr.read())
+        self.log.seek(0)
+        self.assertIn(b"102: the token is not good", self.log.read())
 
 
 if __name__ == "__main__":
