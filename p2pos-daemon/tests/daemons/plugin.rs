@@ -70,7 +70,10 @@ impl Plugin {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };
-            assert!(begun.elapsed() < SOON, "{protocol} could not be opened for {SOON:?}: {error}");
+            if begun.elapsed() > SOON {
+                let serving = at.run(&["plugins", "info", "echo", "--json"]);
+                panic!("no {protocol} for {SOON:?}: {error}; {}", String::from_utf8_lossy(&serving.stdout));
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -70,6 +70,8 @@ impl Supervisor {
         env.extend(session_env.map(|(key, value)| (key.into(), value.into())));
         env.push(("P2POS_EXIT_ON_STDIN_CLOSE".into(), "1".into()));
         let pipes = Pipes::new().map_err(|error| error.to_string())?;
+        // Before the process is there: a quick one has registered by the time we hear that it was started.
+        self.shared.directory().set_away(self.id.as_str(), &manifest.provides, Instant::now() + START_TAKES);
         let config = &self.shared.config;
         let guarded = spawner::launch(Launch {
             guard_exec: config.guard_exec.clone(),
@@ -87,7 +89,6 @@ impl Supervisor {
             pumps.spawn(LogPipe::new(pipe, self.log.clone(), source).run());
         }
         self.process = Some(Process { instance, guarded, stdin: Some(pipes.stdin), pumps });
-        self.shared.directory().set_away(self.id.as_str(), &manifest.provides, Instant::now() + START_TAKES);
         self.serve_commands();
         Ok(())
     }
