@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -70,7 +70,7 @@ impl User {
                     ready.send(()).unwrap_or_default();
                 }
                 if std::env::var_os("P2POS_TEST_VERBOSE").is_some() {
-                    eprintln!("[daemon] {line}");
+                    drop(writeln!(io::stderr(), "[daemon] {line}"));
                 }
             }
         });

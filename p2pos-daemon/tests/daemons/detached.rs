@@ -13,7 +13,7 @@ use crate::plugin::{Pair, assert_closed, soon};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_of_a_detached_stream_finish_in_either_order() {
     const BYTES: usize = 5 << 20;
-    let mut pair = Pair::up().await;
+    let pair = Pair::up().await;
     for opener_is_first in [true, false] {
         let (opener, server) = pair.raw_stream().await;
         let (mut first, mut second) = if opener_is_first { (opener, server) } else { (server, opener) };
@@ -41,7 +41,7 @@ async fn both_sides_of_a_detached_stream_finish_in_either_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_of_a_detached_stream_tells_its_number_on_the_session() {
-    let mut pair = Pair::up().await;
+    let pair = Pair::up().await;
     for opener_resets in [true, false] {
         let (opener, server) = pair.raw_stream().await;
         let (resetting, mut other) = if opener_resets { (opener, server) } else { (server, opener) };
@@ -55,7 +55,7 @@ async fn a_reset_of_a_detached_stream_tells_its_number_on_the_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_detached_stream_of_a_plugin_that_is_gone_ends_with_403() {
-    let mut pair = Pair::up().await;
+    let pair = Pair::up().await;
     let (mut here, there) = pair.raw_stream().await;
     let own = there.closed();
     pair.there.client.session().close(End::new(Code::SHUTTING_DOWN), "I go");

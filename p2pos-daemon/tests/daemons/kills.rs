@@ -3,7 +3,7 @@
 use std::{
     fs,
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -71,8 +71,8 @@ async fn ten_kills_under_load_heal_lose_no_acknowledged_contact_and_leave_no_pro
             acknowledged.push(peer.clone());
         }
         // One more on its way while the daemon dies: it may be there afterwards or not, but nothing else.
-        let mut unheard =
-            a.command(["contacts", "add", &fresh_peers(1)[0], &format!("u{round}")]).spawn().unwrap();
+        let mut unheard = a.command(["contacts", "add", &fresh_peers(1)[0], &format!("u{round}")]);
+        let mut unheard = unheard.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         thread::sleep(Duration::from_millis(random(40)));
         let echo = a.plugin_pid("echo");
         a.kill();

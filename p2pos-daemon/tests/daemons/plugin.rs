@@ -112,7 +112,7 @@ impl Pair {
     }
 
     /// Both ends of a new stream with a socket of its own at each of them.
-    pub(crate) async fn raw_stream(&mut self) -> (RawStream, RawStream) {
+    pub(crate) async fn raw_stream(&self) -> (RawStream, RawStream) {
         let name = ProtocolName::parse(RAW_PROTOCOL).unwrap();
         let mut registration = Registration::new(name.clone(), Kind::Stream);
         registration.attachment = Attachment::Socket;

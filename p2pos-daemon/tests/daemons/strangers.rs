@@ -120,13 +120,9 @@ async fn the_plugin_sockets_answer_no_stranger_and_go_on() {
         std::thread::spawn(move || {
             // Zeros are a frame's begin: those may be told why they are refused, all others nothing.
             let may_be_answered = bytes.first().is_none_or(|first| *first == 0);
-            let mut answers = vec![say(unix(&socket), &bytes)];
-            if let Some(tcp) = tcp {
-                let tcp = TcpStream::connect(tcp).unwrap();
-                tcp.set_read_timeout(Some(CLOSED_WITHIN)).unwrap();
-                answers.push(say(tcp, &bytes));
-            }
-            for answer in answers {
+            let tcp = TcpStream::connect(tcp).unwrap();
+            tcp.set_read_timeout(Some(CLOSED_WITHIN)).unwrap();
+            for answer in [say(unix(&socket), &bytes), say(tcp, &bytes)] {
                 assert!(answer.is_empty() || may_be_answered, "{what} was answered: {answer:02x?}");
                 assert!(answer.len() < 512, "{what} was answered at length: {answer:02x?}");
             }
@@ -139,12 +135,22 @@ async fn the_plugin_sockets_answer_no_stranger_and_go_on() {
     assert_echoes(&mut here.open(&b, "/echo/1").await.unwrap()).await;
 }
 
-/// The TCP endpoint of the daemon's plugins, if it has one.
-fn tcp_endpoint(user: &User) -> Option<String> {
-    let text = fs::read_to_string(user.file("run/endpoint.json")).unwrap();
-    let endpoints: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let all = endpoints["endpoints"].as_array().unwrap();
-    all.iter().find_map(|one| one.as_str().unwrap().strip_prefix("tcp:")).map(str::to_owned)
+/// Where plugins reach the daemon by TCP. It listens there only once a plugin has asked for it.
+fn tcp_endpoint(user: &User) -> String {
+    let manifest = "socket = \"tcp\"\n[run]\nexec = [\"sleep\", \"600\"]\n";
+    user.add_plugin("by-tcp", manifest, &[]);
+    let mut enabling = user.begin_to_enable("by-tcp");
+    let endpoint = || {
+        let text = fs::read_to_string(user.file("run/endpoint.json")).unwrap();
+        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let all = file["endpoints"].as_array().unwrap();
+        all.iter().find_map(|one| one.as_str().unwrap().strip_prefix("tcp:")).map(str::to_owned)
+    };
+    eventually("the daemon listens for plugins on TCP", || endpoint().is_some());
+    // The command waits for a plugin that never comes.
+    enabling.kill().unwrap();
+    enabling.wait().unwrap();
+    endpoint().unwrap()
 }
 
 #[test]
@@ -194,38 +200,46 @@ fn another_user_of_the_machine_gets_into_neither_socket_even_if_the_folders_are_
         return;
     }
     let user = User::up();
+    let tcp = tcp_endpoint(&user);
     let sockets = ["run/control.sock", "run/plugin.sock"];
     for socket in sockets {
-        assert_eq!(ask_as_another(&user.file(socket)), "no way in", "{socket}");
+        let path = user.file(socket);
+        let path = path.to_str().unwrap();
+        assert_eq!(ask_as(ANOTHER_UID, path), "no way in", "{socket}");
+        assert_ne!(ask_as(0, path), "b''", "{socket}: the question is so bad that nobody is answered");
     }
+    assert_ne!(ask_as(0, &tcp), "b''");
+    assert_eq!(ask_as(ANOTHER_UID, &tcp), "b''");
     // Somebody opened the doors by mistake: then the other side's uid still decides.
     for (name, mode) in [("", 0o755), ("run", 0o755), (sockets[0], 0o666), (sockets[1], 0o666)] {
         fs::set_permissions(user.file(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     for socket in sockets {
-        assert_eq!(ask_as_another(&user.file(socket)), "b''", "{socket}");
+        assert_eq!(ask_as(ANOTHER_UID, user.file(socket).to_str().unwrap()), "b''", "{socket}");
     }
     assert_eq!(user.json(&["status"])["pid"], user.pid());
 }
 
-/// What somebody else hears who says a good first thing there.
-fn ask_as_another(socket: &Path) -> String {
+/// What somebody hears who says a good first thing there.
+fn ask_as(uid: u32, place: &str) -> String {
     const SCRIPT: &str = "\
 import socket, sys
-s = socket.socket(socket.AF_UNIX)
+host, _, port = sys.argv[1].rpartition(':')
+s = socket.socket(socket.AF_INET if port.isdigit() else socket.AF_UNIX)
 s.settimeout(15)
 try:
-    s.connect(sys.argv[1])
+    s.connect((host, int(port)) if port.isdigit() else sys.argv[1])
 except PermissionError:
     print('no way in'); sys.exit()
 try:
-    s.sendall(b'\\x00\\x00\\x00\\x12{\"ask\": \"status\"}  ')
+    ask = b'{\"id\": 1, \"request\": {\"do\": \"status\"}}'
+    s.sendall(len(ask).to_bytes(4, 'big') + ask)
     print(s.recv(1000))
 except (BrokenPipeError, ConnectionResetError):
     print(b'')
 ";
     let mut python = Command::new("/usr/bin/env");
-    python.args(["python3", "-c", SCRIPT]).arg(socket).current_dir("/").uid(ANOTHER_UID).gid(ANOTHER_UID);
+    python.args(["python3", "-c", SCRIPT, place]).current_dir("/").uid(uid).gid(uid);
     let output = python.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
