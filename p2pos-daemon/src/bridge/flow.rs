@@ -15,7 +15,7 @@ pub(super) async fn carry(plugin: PluginFlow, peer: Flow) {
             datagram = reader.recv() => match datagram {
                 Ok(datagram) => match peer.send(&datagram) {
                     Ok(()) => {}
-                    Err(SendDatagramError::TooBig { size, max }) => debug!(size, max, "a datagram does not fit the path"),
+                    Err(SendDatagramError::TooBig { size, max }) => writer.too_big(size, max),
                     Err(SendDatagramError::Ended(lost)) => break path_lost(&lost),
                 },
                 Err(end) => {

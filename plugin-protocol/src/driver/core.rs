@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use tokio::sync::watch;
 
 use super::{Inbound, RequestError, SessionStats, Settings};
 use crate::{
@@ -57,7 +58,9 @@ pub(super) struct Core {
     inbox_waker: Option<Waker>,
     /// Set once; from then on the session only winds up.
     end: Option<End>,
-    end_wakers: Vec<Waker>,
+    /// Tells the end to whoever waits for it. A channel, because such waits come and go with every request, and each must
+    /// take its waker along when it goes.
+    pub(super) ended: watch::Sender<Option<End>>,
     task: Option<Waker>,
     /// The task has been woken and has not looked yet.
     is_task_due: bool,
@@ -100,7 +103,7 @@ impl Core {
             inbox_logs: 0,
             inbox_waker: None,
             end: None,
-            end_wakers: Vec::new(),
+            ended: watch::Sender::new(None),
             task: None,
             is_task_due: false,
             stats: SessionStats::default(),
@@ -157,7 +160,7 @@ impl Core {
         }
         self.wakers.values_mut().for_each(StreamWakers::wake_all);
         self.inbox_waker.iter().for_each(Waker::wake_by_ref);
-        self.end_wakers.drain(..).for_each(Waker::wake);
+        self.ended.send_replace(self.end);
         self.wake_task();
     }
 
@@ -489,12 +492,6 @@ impl Core {
         }
         keep(&mut self.inbox_waker, waker);
         None
-    }
-
-    pub(super) fn wait_for_end(&mut self, waker: &Waker) {
-        if !self.end_wakers.iter().any(|known| known.will_wake(waker)) {
-            self.end_wakers.push(waker.clone());
-        }
     }
 
     pub(super) fn hold(&mut self, id: StreamId, handles: u32) {

@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use super::core::{Core, Shared, keep};
 use crate::{
-    code::End,
-    message::{StreamClosed, StreamId},
+    code::{Code, End},
+    message::{Body, ErrorReply, StreamClosed, StreamId},
     streams::{How, Read, StreamEnd},
 };
 
@@ -393,6 +393,12 @@ impl Flow {
                 }
             },
         }
+    }
+
+    /// Tells the other side, without ending the flow, that something it sent went nowhere.
+    pub fn complain(&self, code: Code, message: impl Into<String>) {
+        let error = ErrorReply::new(code, message).about(self.handle.id);
+        self.handle.shared.lock().notify(Body::Error(error));
     }
 
     /// Ends the flow. There is no gentler way: datagrams have no order that a fin could close.

@@ -327,18 +327,11 @@ impl Session {
 
     /// Waits for the end of the session and tells how it ended. Cancel-safe.
     pub async fn ended(&self) -> End {
-        poll_fn(|cx| self.poll_ended(cx)).await
-    }
-
-    fn poll_ended(&self, cx: &Context<'_>) -> Poll<End> {
-        let mut core = self.shared.lock();
-        match core.end() {
-            Some(end) => Poll::Ready(end),
-            None => {
-                core.wait_for_end(cx.waker());
-                Poll::Pending
-            }
-        }
+        let mut ended = self.shared.lock().ended.subscribe();
+        let told = ended.wait_for(Option::is_some).await;
+        told.ok()
+            .and_then(|end| *end)
+            .expect("the sender lives as long as this handle, and waits are for an end")
     }
 
     /// How the session ended; `None` while it lives.

@@ -175,6 +175,32 @@ async fn a_half_that_is_dropped_is_never_taken_for_a_good_end() {
 }
 
 #[tokio::test]
+async fn who_no_longer_waits_for_the_end_of_a_session_leaves_nothing_behind() {
+    let pair = Pair::new();
+    for _ in 0..1_000 {
+        assert!(timeout(Duration::ZERO, pair.plugin.0.ended()).await.is_err());
+    }
+    assert_eq!(pair.plugin.0.shared.lock().ended.receiver_count(), 0);
+    pair.plugin.0.close(End::new(Code::SHUTTING_DOWN), "done");
+    assert_eq!(soon(pair.plugin.0.ended()).await.code, Code::SHUTTING_DOWN);
+}
+
+#[tokio::test]
+async fn a_datagram_that_went_nowhere_is_complained_about_and_the_flow_lives() {
+    let mut pair = Pair::new();
+    let opening =
+        pair.plugin.0.open_flow(|id| Body::Open(Open { kind: Kind::Datagram, ..open(id) })).unwrap();
+    let inbound = soon(pair.daemon.1.recv()).await.unwrap();
+    let there = pair.daemon.0.adopt_flow(opening.id).unwrap();
+    pair.daemon.0.reply(inbound.rid.unwrap(), opened(opening.id));
+    there.complain(Code::TOO_BIG, "a datagram has 9000 bytes, the path carries 1200 bytes");
+    let Body::Error(error) = soon(pair.plugin.1.recv()).await.unwrap().body else { panic!("not an Error") };
+    assert_eq!((error.code, error.stream), (Code::TOO_BIG, Some(opening.id)));
+    opening.flow.send(Bytes::from_static(b"one")).unwrap();
+    assert_eq!(soon(there.recv()).await.unwrap(), "one");
+}
+
+#[tokio::test]
 async fn datagrams_keep_their_boundaries_and_a_flow_ends_by_reset() {
     let mut pair = Pair::new();
     let opening =

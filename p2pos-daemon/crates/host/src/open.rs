@@ -23,6 +23,10 @@ use crate::{
     tickets::AttachedSocket,
 };
 
+/// How much later than asked the network may answer. It keeps the time itself and can say what it tried (302); we only see
+/// to it that the plugin gets an answer at all, and must not speak first.
+const NETWORK_LATE_MAX: Duration = Duration::from_secs(2);
+
 /// The plugin does not want the stream any more, or is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the plugin gave the stream up: {0}")]
@@ -81,7 +85,7 @@ impl OpenAnswer {
                 // An error means that the session's task is over, which is a cancellation, too.
                 _ = cancelled.wait_for(|is_cancelled| *is_cancelled) => {}
                 _ = session.ended() => {}
-                () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)) => {}
+                () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline) + NETWORK_LATE_MAX) => {}
             }
         }
     }

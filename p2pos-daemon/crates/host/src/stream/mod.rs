@@ -279,6 +279,11 @@ impl PluginFlowWriter {
     pub fn send(&self, datagram: Bytes) -> Result<(), End> {
         self.flow.send(datagram).map_err(|ended: StreamEnd| ended.end)
     }
+
+    /// Tells the plugin that a datagram of its own was dropped because the path carries only `max` bytes (210 TOO_BIG).
+    pub fn too_big(&self, size: usize, max: usize) {
+        self.flow.complain(Code::TOO_BIG, format!("a datagram has {size} bytes, the path carries {max} bytes"));
+    }
 }
 
 /// The last word about a flow. Dropped without being used it says 404 PATH_LOST.
