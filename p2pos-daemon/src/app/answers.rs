@@ -109,10 +109,15 @@ impl Answers {
             ContactRequest::Rename { .. } => Some("renamed"),
             ContactRequest::Remove { .. } => Some("removed"),
         };
+        let is_removal = matches!(request, ContactRequest::Remove { .. });
         let document = self.parts.people.answer(request).await?;
         if let (Some(what), Document::Contact(contact)) = (what, &document)
             && let Ok(peer) = contact.peer_id.parse::<PeerId>()
         {
+            if is_removal {
+                // The book and the resolver have forgotten it: now the connection goes, and the policy says who comes back.
+                self.parts.node.disconnect(peer).await;
+            }
             self.parts.bridge.contact_changed(peer, Some(contact.petname.clone()), what);
         }
         Ok(document)

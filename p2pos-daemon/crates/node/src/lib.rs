@@ -13,6 +13,7 @@ mod accept;
 mod config;
 mod error;
 mod flow;
+mod heal;
 mod hello;
 mod lease;
 mod limits;

@@ -101,3 +101,6 @@ pub(crate) const PING_STREAM_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Events kept for a subscriber that does not read.
 pub(crate) const EVENTS_QUEUE: usize = 256;
+
+/// Pause after a try to heal the sockets. While a machine has no network every try fails, and costs two system calls.
+pub(crate) const HEAL_PAUSE: Duration = Duration::from_secs(5);

@@ -21,6 +21,7 @@ use crate::{
     accept::Incoming,
     config::{Admission, Config, Policy},
     error::OpenError,
+    heal,
     limits::{EVENTS_QUEUE, INCOMING_QUEUE, PINGS_MAX, STRANGERS_MAX},
     open::{self, OpenRequest, Opened, Opening},
     peer::{Command, Context, PeerState, Welcome},
@@ -83,7 +84,8 @@ struct Inner {
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     /// Becomes true once, at shutdown.
     closed: watch::Sender<bool>,
-    welcomer: AbortHandle,
+    /// Who welcomes peers, and who heals the sockets.
+    chores: [AbortHandle; 2],
 }
 
 impl std::fmt::Debug for Inner {
@@ -92,9 +94,17 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+impl Inner {
+    fn stop_chores(&self) {
+        for chore in &self.chores {
+            chore.abort();
+        }
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.welcomer.abort();
+        self.stop_chores();
         self.context.closing.store(true, Ordering::Relaxed);
         for (_, handle) in self.context.registry.all() {
             // A full queue means a busy task, whose connections end by their idle timeout.
@@ -119,9 +129,12 @@ impl Node {
             registry: Registry::default(),
             closing: AtomicBool::new(false),
         });
-        let welcomer = tokio::spawn(welcome_peers(context.clone(), config.policy)).abort_handle();
+        let chores = [
+            tokio::spawn(welcome_peers(context.clone(), config.policy)).abort_handle(),
+            tokio::spawn(heal_sockets(context.clone())).abort_handle(),
+        ];
         let incoming = Mutex::new(incoming);
-        Ok(Self { inner: Arc::new(Inner { context, incoming, closed: watch::Sender::new(false), welcomer }) })
+        Ok(Self { inner: Arc::new(Inner { context, incoming, closed: watch::Sender::new(false), chores }) })
     }
 
     /// Who we are.
@@ -204,18 +217,22 @@ impl Node {
     /// # Errors
     /// [`BindError`] if no socket can be bound any more.
     pub async fn network_changed(&self) -> Result<(), BindError> {
-        let healed = self.context().endpoint.network_changed();
-        for (_, handle) in self.context().registry.all() {
-            handle.send(Command::NetworkChanged).await;
+        network_changed(self.context()).await
+    }
+
+    /// Cuts a peer off: its connections are closed as refused, and opens that wait for it fail. Whether it may come back is
+    /// the policy's to say, and whether we can call it, the resolver's; change those first.
+    pub async fn disconnect(&self, peer: PeerId) {
+        if let Some(handle) = self.context().registry.existing(&peer) {
+            handle.send(Command::Disconnect).await;
         }
-        healed
     }
 
     /// Ends the node in good order: no new work, every peer is told, and the sockets are silent after a bounded time.
     pub async fn shutdown(&self) {
         self.context().closing.store(true, Ordering::Relaxed);
         self.inner.closed.send_replace(true);
-        self.inner.welcomer.abort();
+        self.inner.stop_chores();
         for (_, handle) in self.context().registry.all() {
             handle.send(Command::Shutdown).await;
             handle.ended().await;
@@ -249,6 +266,27 @@ fn snapshot(peer: PeerId, status: crate::peer::Status) -> PeerSnapshot {
         bytes_received: traffic.bytes_received,
         last_attempts: status.timeline.attempts(),
     }
+}
+
+async fn network_changed(context: &Context) -> Result<(), BindError> {
+    let healed = context.endpoint.network_changed();
+    for (_, handle) in context.registry.all() {
+        handle.send(Command::NetworkChanged).await;
+    }
+    healed
+}
+
+/// Binds sockets anew that have stopped working.
+async fn heal_sockets(context: Arc<Context>) {
+    heal::whenever(
+        || context.endpoint.broken(),
+        || async {
+            if let Err(error) = network_changed(&context).await {
+                tracing::warn!(%error, "no UDP socket can be bound; another try follows");
+            }
+        },
+    )
+    .await;
 }
 
 /// Lets in the peers that call us, as the policy says, and hands each to its task.

@@ -126,6 +126,7 @@ struct Awaited {
     recv: RecvStream,
     lease: Arc<Lease>,
     deadline: Deadline,
+    suspicion: Suspicion,
 }
 
 /// A positive answer.
@@ -149,19 +150,18 @@ impl Answer {
             AnswerState::Here(answered) => return Ok(*answered),
             AnswerState::Awaited(awaited) => awaited,
         };
-        let Awaited { live, hello, mut recv, lease, deadline } = *awaited;
-        let heard_before = live.connection.traffic().packets_received;
-        match timeout_at(deadline.at, read_answer(&hello, &mut recv)).await {
-            Ok(Ok(protocol)) => {
+        let Awaited { live, hello, mut recv, lease, deadline, suspicion } = *awaited;
+        let Ok(answer) = timeout_at(deadline.at, read_answer(&hello, &mut recv)).await else {
+            return Err(OpenError::Timeout { after: deadline.after });
+        };
+        suspicion.settle();
+        match answer {
+            Ok(protocol) => {
                 live.note_heard();
                 let path = live.connection.path();
                 Ok(Answered { protocol, path, recv: RecvHalf::new(recv, lease) })
             }
-            Ok(Err(failure)) => Err(failure.into_error()),
-            Err(_) => {
-                live.suspect(heard_before, deadline.after);
-                Err(OpenError::Timeout { after: deadline.after })
-            }
+            Err(failure) => Err(failure.into_error()),
         }
     }
 }
@@ -297,10 +297,11 @@ impl<'a> Attempt<'a> {
             let answered = Answered { protocol: opened.protocol, path: opened.path, recv };
             return Ok(Opening { send, answer: Answer { state: AnswerState::Here(Box::new(answered)) } });
         }
-        let (send, recv, lease) = self.say_hello(&live).await.map_err(Failure::into_error)?;
+        let (send, recv, lease, suspicion) = self.say_hello(&live).await.map_err(Failure::into_error)?;
         let lease = Arc::new(lease);
         let send = SendHalf::new(send, lease.clone());
-        let awaited = Awaited { live, hello: self.hello.clone(), recv, lease, deadline: self.deadline };
+        let hello = self.hello.clone();
+        let awaited = Awaited { live, hello, recv, lease, deadline: self.deadline, suspicion };
         Ok(Opening { send, answer: Answer { state: AnswerState::Awaited(Box::new(awaited)) } })
     }
 
@@ -318,8 +319,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn ask_on(&self, live: &Arc<Live>) -> Result<(ProtocolName, Channel), Failure> {
-        let suspicion = Suspicion::new(live.clone());
-        let (send, mut recv, lease) = self.say_hello(live).await?;
+        let (send, mut recv, lease, suspicion) = self.say_hello(live).await?;
         let registered = self.register(live, &send);
         let answer = read_answer(&self.hello, &mut recv).await;
         suspicion.settle();
@@ -332,14 +332,18 @@ impl<'a> Attempt<'a> {
         Ok((protocol, channel))
     }
 
-    async fn say_hello(&self, live: &Arc<Live>) -> Result<(SendStream, RecvStream, Lease), Failure> {
+    async fn say_hello(
+        &self,
+        live: &Arc<Live>,
+    ) -> Result<(SendStream, RecvStream, Lease, Suspicion), Failure> {
         let lease = live.leases.take(match self.hello.kind() {
             Kind::Stream => Use::Stream,
             Kind::Datagram => Use::Flow,
         });
         let (mut send, recv) = live.connection.open().await.map_err(Failure::Lost)?;
+        let heard_before = live.connection.traffic().packets_received;
         send.write_chunks(&mut [self.hello.encode()]).await?;
-        Ok((send, recv, lease))
+        Ok((send, recv, lease, Suspicion::new(live.clone(), heard_before)))
     }
 
     fn register(&self, live: &Arc<Live>, send: &SendStream) -> Option<Registered> {
@@ -372,8 +376,10 @@ async fn read_answer(hello: &StreamHello, recv: &mut RecvStream) -> Result<Proto
     }
 }
 
-/// Watches an exchange on a connection: if it is dropped unsettled (the deadline struck) and not one packet was heard in a
-/// long time, the connection is condemned.
+/// Watches a connection from the hello on: if it is dropped unsettled (the deadline struck) and not one packet was heard in
+/// a long time, the connection is condemned. The wait for credit before the hello does not count: a healthy connection may
+/// be silent meanwhile, but a hello is always acknowledged.
+#[derive(Debug)]
 struct Suspicion {
     live: Arc<Live>,
     heard_before: u64,
@@ -382,8 +388,8 @@ struct Suspicion {
 }
 
 impl Suspicion {
-    fn new(live: Arc<Live>) -> Self {
-        let heard_before = live.connection.traffic().packets_received;
+    /// `heard_before` is read before the hello is written: its acknowledgement must count.
+    fn new(live: Arc<Live>, heard_before: u64) -> Self {
         Self { live, heard_before, since: Instant::now(), is_settled: false }
     }
 

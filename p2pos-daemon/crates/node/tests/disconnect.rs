@@ -4,10 +4,16 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use p2pos_node::{AttemptOutcome, EndCode, Lost, OpenError, PeerState, StreamEnd};
+use p2pos_node::{Admission, AttemptOutcome, EndCode, Lost, OpenError, PeerState, StreamEnd};
 
 use support::{daemon, daemon_with, pair, peer_id, request, round_trip, serve_echo, soon, stream, until};
 
@@ -105,9 +111,11 @@ async fn a_stranger_too_many_is_turned_away_and_contacts_still_come_in() {
     const STRANGERS_MAX: u8 = 32;
     let contact = peer_id(200);
     let b = daemon_with(2, |config| {
-        config.policy = std::sync::Arc::new(move |peer: &p2pos_identity::PeerId| {
-            if *peer == contact { p2pos_node::Admission::Contact } else { p2pos_node::Admission::Stranger }
-        });
+        config.policy = Arc::new(
+            move |peer: &p2pos_identity::PeerId| {
+                if *peer == contact { Admission::Contact } else { Admission::Stranger }
+            },
+        );
     });
     let mut strangers = Vec::new();
     for seed in 100..100 + STRANGERS_MAX {
@@ -220,4 +228,66 @@ async fn a_stream_that_waits_too_long_for_its_answer_is_refused_for_whoever_forg
     tokio::time::resume();
     let protocol = incoming.protocols()[0].clone();
     assert!(matches!(incoming.accept(protocol).await, Err(StreamEnd::Closed)));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_cut_off_loses_its_streams_and_stays_out_if_the_policy_says_so() {
+    let is_contact = Arc::new(AtomicBool::new(true));
+    let policy = is_contact.clone();
+    let b = daemon_with(2, |config| {
+        config.policy =
+            Arc::new(
+                move |_: &p2pos_identity::PeerId| {
+                    if policy.load(Ordering::Relaxed) { Admission::Contact } else { Admission::Refuse }
+                },
+            );
+    });
+    let a = daemon(1);
+    a.knows(&b);
+    let (mut here, mut there) = soon(stream(&a, &b)).await;
+    is_contact.store(false, Ordering::Relaxed);
+    soon(b.node.disconnect(a.node.peer_id())).await;
+    let end = soon(here.recv.read_chunk()).await.unwrap_err();
+    assert_eq!(end, StreamEnd::Lost(Lost::Closed(EndCode::REFUSED)));
+    assert_eq!(soon(there.recv.read_chunk()).await.unwrap_err(), StreamEnd::Lost(Lost::Local));
+    until(|| b.node.peers().iter().all(|peer| peer.state != PeerState::Connected)).await;
+    let error = soon(a.node.open(request(b.node.peer_id()))).await.unwrap_err();
+    assert_eq!(error, OpenError::Refused { code: 305 });
+    is_contact.store(true, Ordering::Relaxed);
+    serve_echo(&b);
+    soon(a.node.open(request(b.node.peer_id()))).await.unwrap();
+}
+
+#[tokio::test]
+async fn opens_that_wait_for_a_peer_that_is_cut_off_are_refused() {
+    let a = daemon(1);
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    a.knows_at(peer_id(2), &[silent.local_addr().unwrap()]);
+    let node = a.node.clone();
+    let waiting = tokio::spawn(async move { node.open(request(peer_id(2))).await });
+    until(|| a.node.peers().iter().any(|peer| peer.state == PeerState::Dialing)).await;
+    soon(a.node.disconnect(peer_id(2))).await;
+    assert_eq!(soon(waiting).await.unwrap().unwrap_err(), OpenError::Refused { code: 305 });
+    until(|| a.node.peers().iter().all(|peer| peer.state == PeerState::Idle)).await;
+    soon(a.node.disconnect(peer_id(3))).await;
+}
+
+#[tokio::test]
+async fn an_open_that_times_out_a_moment_after_the_look_at_its_answer_condemns_no_healthy_connection() {
+    let (a, b) = pair();
+    let (mut here, mut there) = soon(stream(&a, &b)).await;
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    let (_second, _theirs) = soon(stream(&a, &b)).await;
+    let opening =
+        soon(a.node.begin(request(b.node.peer_id()).timeout(Duration::from_secs(10)))).await.unwrap();
+    let _unanswered = soon(b.node.accept()).await.unwrap();
+    // The hello's acknowledgement arrives; then nobody says anything, nor has to.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_millis(9_790)).await;
+    let error = opening.answer.wait().await.unwrap_err();
+    tokio::time::resume();
+    assert_eq!(error.code(), OpenError::Timeout { after: Duration::ZERO }.code());
+    here.send.write(Bytes::from_static(b"still here")).await.unwrap();
+    assert_eq!(soon(there.recv.read_chunk()).await.unwrap().unwrap(), "still here");
 }

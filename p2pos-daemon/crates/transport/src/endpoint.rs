@@ -128,6 +128,11 @@ impl Endpoint {
         self.inner.established.lock().await.recv().await
     }
 
+    /// Waits until a socket does not work any more; at once if that is so. [`Endpoint::network_changed`] heals. Cancel-safe.
+    pub async fn broken(&self) {
+        self.inner.shared.broken().await;
+    }
+
     /// Heals the sockets after a change of the network and makes every connection check its paths.
     ///
     /// # Errors

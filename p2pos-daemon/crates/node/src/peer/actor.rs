@@ -91,9 +91,18 @@ impl Actor {
         match command {
             Command::Connect(reply) => self.wishes.add(reply),
             Command::Adopt(connection, welcome) => self.adopt(connection, welcome),
+            Command::Disconnect => self.disconnect(),
             Command::NetworkChanged => self.dialler.hope_again(),
             Command::Shutdown => self.shut_down(),
         }
+    }
+
+    /// Ends all that we have with the peer, as if it had never been; a dial in progress too.
+    fn disconnect(&mut self) {
+        self.dialler.give_up();
+        self.wishes.fail(&OpenError::Refused { code: EndCode::REFUSED.code });
+        self.connections.close_all(EndCode::REFUSED);
+        self.last_loss = Some(Lost::Local);
     }
 
     /// Takes a connection, whoever dialled it, and begins to accept its streams.
@@ -149,6 +158,11 @@ impl Actor {
     fn publish(&mut self) {
         let live = self.connections.chosen().cloned();
         let was_connected = self.publish.borrow().live.is_some();
+        let timeline = self.dialler.timeline().clone();
+        let connections = self.connections.count();
+        let status = Status { state: self.state(), live: live.clone(), connections, timeline };
+        // Before the event: whoever lost events looks here, and must not find less than they told.
+        self.publish.send_replace(status);
         match (&live, was_connected) {
             (Some(live), false) => {
                 let path = live.connection.path();
@@ -162,9 +176,6 @@ impl Actor {
             }
             (Some(_), true) | (None, false) => {}
         }
-        let timeline = self.dialler.timeline().clone();
-        let status = Status { state: self.state(), live, connections: self.connections.count(), timeline };
-        self.publish.send_replace(status);
     }
 
     fn state(&self) -> PeerState {

@@ -72,6 +72,13 @@ impl Dialler {
         self.backoff.handle_connected(now());
     }
 
+    /// Stops the dial in progress; one that has just succeeded is hung up.
+    pub(super) fn give_up(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+        }
+    }
+
     /// There is reason to hope again: the network has changed, or the peer has just shown that it lives.
     pub(super) fn hope_again(&mut self) {
         self.backoff = Backoff::new(REDIAL);
@@ -80,9 +87,7 @@ impl Dialler {
 
 impl Drop for Dialler {
     fn drop(&mut self) {
-        if let Some(running) = &self.running {
-            running.abort();
-        }
+        self.give_up();
     }
 }
 

@@ -166,6 +166,8 @@ pub(crate) enum Command {
     Connect(oneshot::Sender<Result<Arc<Live>, OpenError>>),
     /// Take a connection that the peer has begun.
     Adopt(Connection, Welcome),
+    /// Close the connections, stop dialling, and refuse those who wait.
+    Disconnect,
     /// Dial now if you are waiting to: the network has changed.
     NetworkChanged,
     /// Let everyone who waits know that the node is going down, and end.

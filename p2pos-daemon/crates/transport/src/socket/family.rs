@@ -16,7 +16,7 @@ use std::{
 
 use noq_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
+use tokio::{io::Interest, sync::Notify};
 
 use crate::tuning::SOCKET_BUFFER_BYTES;
 
@@ -31,13 +31,16 @@ pub(super) struct Family {
     state: UdpSocketState,
     local: SocketAddr,
     broken: AtomicBool,
+    /// Told when the socket breaks.
+    alarm: Arc<Notify>,
 }
 
 /// A wait for the kernel's send buffer to have room.
 pub(super) type Writable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
 
 impl Family {
-    pub(super) fn bind(local: SocketAddr) -> io::Result<Self> {
+    /// Binds a socket that raises `alarm` when it stops working.
+    pub(super) fn bind(local: SocketAddr, alarm: Arc<Notify>) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
         if local.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -55,7 +58,7 @@ impl Family {
             }
         }
         let local = io.local_addr()?;
-        Ok(Self { io, state, local, broken: AtomicBool::new(false) })
+        Ok(Self { io, state, local, broken: AtomicBool::new(false), alarm })
     }
 
     pub(super) fn local(&self) -> SocketAddr {
@@ -108,8 +111,9 @@ impl Family {
 
     /// Marks the socket as one to be bound anew.
     pub(super) fn give_up(&self, error: &io::Error) {
-        tracing::warn!(local = %self.local, %error, "a UDP socket stopped working; it is bound anew at the next network change");
+        tracing::warn!(local = %self.local, %error, "a UDP socket stopped working; it is to be bound anew");
         self.broken.store(true, Ordering::Relaxed);
+        self.alarm.notify_one();
     }
 
     pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {

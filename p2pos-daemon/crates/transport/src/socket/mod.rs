@@ -27,6 +27,7 @@ use std::{
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::RecvMeta;
 use p2pos_noise_quic::probe::StrangerFilter;
+use tokio::sync::Notify;
 
 use crate::{
     classify::{Class, keep_quic},
@@ -54,6 +55,9 @@ const SAME_PORT_TRIES: usize = 8;
 struct Families {
     v4: Option<Arc<Family>>,
     v6: Option<Arc<Family>>,
+    /// Whether this machine has ever had the family: if so, to be without it is damage.
+    expects_v4: bool,
+    expects_v6: bool,
 }
 
 /// What the mux, its senders and the endpoint share.
@@ -61,6 +65,8 @@ pub(crate) struct Shared {
     listen: Listen,
     callers: StrangerFilter,
     families: RwLock<Families>,
+    /// Raised by a socket that breaks.
+    alarm: Arc<Notify>,
     recents: Mutex<Recents>,
     started: Instant,
     closing: AtomicBool,
@@ -103,11 +109,13 @@ pub struct SocketCounters {
 impl Shared {
     /// Binds the sockets. Must be called within a tokio runtime. `callers` knows who may reach QUIC.
     pub(crate) fn bind(listen: Listen, callers: StrangerFilter) -> Result<Arc<Self>, BindError> {
-        let families = bind_families(listen)?;
+        let alarm = Arc::default();
+        let families = bind_families(listen, &alarm)?;
         Ok(Arc::new(Self {
             listen,
             callers,
             families: RwLock::new(families),
+            alarm,
             recents: Mutex::default(),
             started: now(),
             closing: AtomicBool::new(false),
@@ -121,15 +129,34 @@ impl Shared {
         let mut families = self.families.write().unwrap_or_else(PoisonError::into_inner);
         let ports = families.ports();
         let port = self.listen.port.or(ports);
-        if families.v6.as_ref().is_none_or(|family| family.is_broken()) {
-            families.v6 = None;
-            families.v6 = bind_one(self.listen.ipv6.map(IpAddr::V6), port)?;
+        let (ipv4, ipv6) = (self.listen.ipv4.map(IpAddr::V4), self.listen.ipv6.map(IpAddr::V6));
+        // The failure of one family must not keep the other from healing.
+        let healed = [
+            heal_one(&mut families.v6, ipv6, port, &self.alarm),
+            heal_one(&mut families.v4, ipv4, port, &self.alarm),
+        ];
+        families.expects_v4 |= families.v4.is_some();
+        families.expects_v6 |= families.v6.is_some();
+        let is_empty = families.is_empty();
+        healed.into_iter().collect::<Result<(), BindError>>()?;
+        if is_empty { Err(BindError::NoFamily) } else { Ok(()) }
+    }
+
+    /// Waits until a socket does not work; at once if that is so. Cancel-safe.
+    pub(crate) async fn broken(&self) {
+        while self.is_whole() {
+            self.alarm.notified().await;
         }
-        if families.v4.as_ref().is_none_or(|family| family.is_broken()) {
-            families.v4 = None;
-            families.v4 = bind_one(self.listen.ipv4.map(IpAddr::V4), port)?;
-        }
-        if families.is_empty() { Err(BindError::NoFamily) } else { Ok(()) }
+    }
+
+    fn is_whole(&self) -> bool {
+        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
+        [(&families.v4, families.expects_v4), (&families.v6, families.expects_v6)].into_iter().all(
+            |(family, is_expected)| match family {
+                Some(family) => !family.is_broken(),
+                None => !is_expected,
+            },
+        )
     }
 
     /// The addresses of the real sockets.
@@ -227,30 +254,50 @@ impl Families {
 }
 
 /// Binds both families, on one port if any port is free in both.
-fn bind_families(listen: Listen) -> Result<Families, BindError> {
+fn bind_families(listen: Listen, alarm: &Arc<Notify>) -> Result<Families, BindError> {
     for attempt in 1..=SAME_PORT_TRIES {
-        let v6 = bind_one(listen.ipv6.map(IpAddr::V6), listen.port)?;
+        let v6 = bind_one(listen.ipv6.map(IpAddr::V6), listen.port, alarm)?;
         let port = listen.port.or_else(|| v6.as_ref().map(|family| family.local().port()));
-        let v4 = match bind_one(listen.ipv4.map(IpAddr::V4), port) {
+        let v4 = match bind_one(listen.ipv4.map(IpAddr::V4), port, alarm) {
             Err(BindError::PortTaken { .. }) if listen.port.is_none() && attempt < SAME_PORT_TRIES => {
                 continue;
             }
             Err(BindError::PortTaken { .. }) if listen.port.is_none() => {
-                bind_one(listen.ipv4.map(IpAddr::V4), None)?
+                bind_one(listen.ipv4.map(IpAddr::V4), None, alarm)?
             }
             other => other?,
         };
-        let families = Families { v4, v6 };
+        let (expects_v4, expects_v6) = (v4.is_some(), v6.is_some());
+        let families = Families { v4, v6, expects_v4, expects_v6 };
         return if families.is_empty() { Err(BindError::NoFamily) } else { Ok(families) };
     }
     Err(BindError::NoFamily)
 }
 
+/// Binds a socket anew if it is missing or broken.
+fn heal_one(
+    family: &mut Option<Arc<Family>>,
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+    alarm: &Arc<Notify>,
+) -> Result<(), BindError> {
+    if family.as_ref().is_none_or(|family| family.is_broken()) {
+        // Gone first, so that its port is free.
+        *family = None;
+        *family = bind_one(ip, port, alarm)?;
+    }
+    Ok(())
+}
+
 /// Binds one socket; `None` where it is not wanted or the machine lacks the family.
-fn bind_one(ip: Option<IpAddr>, port: Option<u16>) -> Result<Option<Arc<Family>>, BindError> {
+fn bind_one(
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+    alarm: &Arc<Notify>,
+) -> Result<Option<Arc<Family>>, BindError> {
     let Some(ip) = ip else { return Ok(None) };
     let local = SocketAddr::new(ip, port.unwrap_or(0));
-    match Family::bind(local) {
+    match Family::bind(local, alarm.clone()) {
         Ok(family) => Ok(Some(Arc::new(family))),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(BindError::PortTaken { local }),
         Err(error) => {
@@ -359,7 +406,11 @@ impl AsyncUdpSocket for Mux {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use p2pos_identity::SecretKey;
+    use p2pos_traversal::{Candidate, CandidateKind};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -410,5 +461,42 @@ mod tests {
         shared.heal().unwrap();
         assert_eq!(shared.local_addresses(), before);
         assert!(!shared.family_for(before[0].ip()).unwrap().is_broken());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_breaks_is_told_of_and_packets_flow_again_once_it_is_healed() {
+        let endpoint = |seed| {
+            let mut config = crate::Config::new(Arc::new(SecretKey::from_seed([seed; 32])));
+            config.ipv4 = Some(Ipv4Addr::LOCALHOST);
+            config.ipv6 = None;
+            crate::Endpoint::bind(&config).unwrap()
+        };
+        let (a, b) = (endpoint(1), endpoint(2));
+        let brief = Duration::from_millis(20);
+        assert!(timeout(brief, b.broken()).await.is_err(), "all is well");
+        let address = b.local_addresses()[0];
+        b.shared().family_for(address.ip()).unwrap().give_up(&io::Error::other("the interface is gone"));
+        timeout(Duration::from_secs(20), b.broken()).await.unwrap();
+        b.network_changed().unwrap();
+        assert!(timeout(brief, b.broken()).await.is_err(), "all is well again");
+        let candidate = Candidate { addr: address, kind: CandidateKind::Manual };
+        let (candidates, timeline) = ([candidate], crate::Timeline::default());
+        let both = async { tokio::join!(a.dial(b.peer_id(), &candidates, &timeline), b.accept()) };
+        let (dialed, accepted) = timeout(Duration::from_secs(20), both).await.unwrap();
+        assert!(dialed.is_ok() && accepted.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_family_that_could_not_be_bound_anew_still_counts_as_broken() {
+        let shared = shared();
+        let address = shared.local_addresses()[0];
+        shared.family_for(address.ip()).unwrap().give_up(&io::Error::other("the interface is gone"));
+        // The wait for the kernel's buffer may keep the old socket, and with it the port, a moment longer.
+        let keeper = shared.family_for(address.ip());
+        assert!(matches!(shared.heal(), Err(BindError::PortTaken { local }) if local == address));
+        timeout(Duration::from_secs(20), shared.broken()).await.unwrap();
+        drop(keeper);
+        shared.heal().unwrap();
+        assert!(shared.is_whole());
     }
 }
