@@ -15,16 +15,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from p2pos import P2posError, SessionEnded, aio
 
-from store import TEXT_BYTES_MAX, Message, Store
+from store import TEXT_BYTES_MAX, Message, Store, StoreError
 
 PROTOCOL = "/chat/1"
 LINE_BYTES_MAX = 8 * TEXT_BYTES_MAX
 """Bytes of one line: a text whose every byte was escaped, and the rest. A longer one is no chat."""
+ACK_BYTES_MAX = 1024
+"""Bytes of the line of an ack: a number, and what a later version may add."""
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 30.0
 """Seconds between tries, or what the other side asked for. A peer that connects is tried at once; a new message is not
@@ -105,7 +107,7 @@ class Delivery:
             except SessionEnded:
                 self._is_running = False
                 return
-            except (P2posError, ValueError) as problem:
+            except (P2posError, StoreError, ValueError) as problem:
                 self._plugin.log(f"{len(talk.outbox)} messages wait: {problem}", "debug")
                 asked_for = getattr(problem, "retry_after", 0.0)
             delay = RETRY_FIRST_S if talk.last_acked > before else min(delay * 2, RETRY_MAX_S)
@@ -132,7 +134,7 @@ class Delivery:
             acks.result()
 
     async def _read_acks(self, peer: str, stream: aio.Stream) -> None:
-        async for line in lines(stream):
+        async for line in lines(stream, ACK_BYTES_MAX):
             message = self._store.acknowledge(peer, _integer(line, "ack"))
             if message is not None:
                 self._on_ack(peer, message)
@@ -146,7 +148,7 @@ class Delivery:
     async def _receive(self, stream: aio.Stream | aio.DetachedStream) -> None:
         try:
             async with stream:
-                async for line in lines(stream):
+                async for line in lines(stream, LINE_BYTES_MAX):
                     number, sender, text = _integer(line, "n"), _text(line, "from"), _text(line, "text")
                     if len(sender) > 64 or len(text.encode()) > TEXT_BYTES_MAX:
                         raise ValueError("a line with too long a text")
@@ -157,7 +159,7 @@ class Delivery:
                         self._on_message(stream.peer, message)
         except SessionEnded:
             return
-        except (P2posError, ValueError) as problem:
+        except (P2posError, StoreError, ValueError) as problem:
             self._plugin.log(f"a stream of {stream.info.petname or stream.peer} ended: {problem}", "debug")
 
 
@@ -171,19 +173,27 @@ async def _rang(news: asyncio.Event, other: asyncio.Task[None], timeout: float) 
     return bool(done)
 
 
-async def lines(stream: aio.Stream | aio.DetachedStream) -> AsyncIterator[dict[str, Any]]:
+async def lines(stream: AsyncIterable[bytes], bytes_max: int) -> AsyncIterator[dict[str, Any]]:
     """The stream's lines. Raises ValueError for what is no line of JSON object, or too long."""
     rest = b""
     async for chunk in stream:
         rest += chunk
         *whole, rest = rest.split(b"\n")
+        for raw in [*whole, rest]:
+            if len(raw) > bytes_max:
+                raise ValueError(f"a line of more than {bytes_max} bytes")
         for raw in whole:
-            line = json.loads(raw)
-            if not isinstance(line, dict):
-                raise ValueError("a line that is no object")
-            yield line
-        if len(rest) > LINE_BYTES_MAX:
-            raise ValueError("a line that does not end")
+            yield _object(raw)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        line = json.loads(raw)
+    except RecursionError:
+        raise ValueError("a line of boxes in boxes without end") from None
+    if not isinstance(line, dict):
+        raise ValueError("a line that is no object")
+    return line
 
 
 def _integer(line: dict[str, Any], name: str) -> int:

@@ -2,22 +2,29 @@
 
 A file is lines of JSON: `out` (we queued it), `ack` (the other side has it), `in` (we have it, and told so afterwards).
 Every line is on the disk before anybody is told, so a kill at any moment loses nothing that was promised; a line that
-was cut by one is dropped at the next start. Our messages to a peer are numbered 1, 2, 3, ..., under the id of this
-store, which is random: so the other side knows what it has already, and also that a new store begins to count anew.
+was cut by one is dropped at the next start. A line is written whole or not at all, also on a full disk. What a broken
+disk made of a line costs that line only: its bytes go to a file beside (`.damaged`), and `skip` stands in its place.
+
+Our messages to a peer are numbered 1, 2, 3, ..., under the id of this store, which is random: so the other side knows
+what it has already, and also that a new store begins to count anew.
 
 Knows nothing of sockets and plugins. fsync blocks for some milliseconds, which a chat can afford.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import re
 import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 TEXT_BYTES_MAX = 16 * 1024
 """Bytes of one message: some pages. It must fit a line of the protocol with room to spare."""
@@ -25,6 +32,10 @@ QUEUE_MESSAGES_MAX = 10_000
 """Messages that wait for one peer; then `queue` says no instead of filling the disk."""
 HISTORY_MESSAGES_MAX = 10_000
 """Messages per peer that are kept in memory; older ones stay in the file."""
+STORES_OF_A_PEER_MAX = 16
+"""Store ids per peer whose highest number we remember: a peer has one, and a new one with each new disk."""
+LINE_STARTS = re.compile(rb'(?=\{"k": ")')
+"""Where a line begins, even behind the rest of a damaged one: within a text, a quote would be escaped."""
 
 
 class StoreError(Exception):
@@ -54,7 +65,16 @@ class Talk:
     last_out: int = 0
     last_acked: int = 0
     last_in: dict[str, int] = field(default_factory=dict)
-    """Store id of the other side -> the highest number that we have."""
+    """Store id of the other side -> the highest number that we have; the one heard of last is the last."""
+    size: int = 0
+    """Bytes of the file that are whole lines. What is behind them was cut off, and nobody was told of it."""
+
+    def heard(self, store_id: str, number: int) -> None:
+        """Remembers what we have. Beyond the limit the store that was silent longest is forgotten."""
+        self.last_in.pop(store_id, None)
+        self.last_in[store_id] = number
+        if len(self.last_in) > STORES_OF_A_PEER_MAX:
+            del self.last_in[next(iter(self.last_in))]
 
 
 class Store:
@@ -88,7 +108,7 @@ class Store:
         if len(talk.outbox) >= QUEUE_MESSAGES_MAX:
             raise StoreError(f"{QUEUE_MESSAGES_MAX} messages wait already")
         message = Message(talk.last_out + 1, time.time_ns() // 1_000_000, text, is_ours=True)
-        _append(talk.path, {"k": "out", "n": message.number, "at": message.at_ms, "text": text})
+        _append(talk, {"k": "out", "n": message.number, "at": message.at_ms, "text": text})
         talk.last_out = message.number
         talk.outbox[message.number] = message
         talk.messages.append(message)
@@ -100,7 +120,7 @@ class Store:
         message = talk.outbox.get(number)
         if message is None:
             return None
-        _append(talk.path, {"k": "ack", "n": number})
+        _append(talk, {"k": "ack", "n": number})
         del talk.outbox[number]
         talk.last_acked = number
         message.is_acked = True
@@ -111,8 +131,8 @@ class Store:
         talk = self.talk(peer)
         if number <= talk.last_in.get(store_id, 0):
             return None
-        _append(talk.path, {"k": "in", "from": store_id, "n": number, "at": at_ms, "text": text})
-        talk.last_in[store_id] = number
+        _append(talk, {"k": "in", "from": store_id, "n": number, "at": at_ms, "text": text})
+        talk.heard(store_id, number)
         message = Message(number, at_ms, text, is_ours=False, is_acked=True)
         talk.messages.append(message)
         return message
@@ -134,19 +154,39 @@ class Store:
         return path.read_text(encoding="ascii")
 
 
-def _append(path: pathlib.Path, line: dict[str, Any]) -> None:
-    """One line, on the disk when this returns."""
-    is_new = not path.exists()
-    data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+def _append(talk: Talk, line: dict[str, Any]) -> None:
+    """One line, on the disk when this returns; no part of it when this raises."""
+    data = _line(line)
     try:
-        if os.write(handle, data) != len(data):
-            raise StoreError("the disk is full")
+        handle = os.open(talk.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            _append_whole(handle, talk.size, data)
+        finally:
+            os.close(handle)
+        if talk.size == 0:
+            _sync_directory(talk.path.parent)
+    except OSError as problem:
+        raise StoreError(f"it cannot be written to the disk: {problem.strerror or problem}") from problem
+    talk.size += len(data)
+
+
+def _append_whole(handle: int, size: int, data: bytes) -> None:
+    if os.fstat(handle).st_size > size:
+        os.ftruncate(handle, size)
+    try:
+        rest = data
+        while rest:
+            rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
-    finally:
-        os.close(handle)
-    if is_new:
-        _sync_directory(path.parent)
+    except OSError:
+        # Should this fail too: the next append does it.
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
+
+
+def _line(line: dict[str, Any]) -> bytes:
+    return (json.dumps(line, ensure_ascii=False) + "\n").encode()
 
 
 def _sync_directory(path: pathlib.Path) -> None:
@@ -160,26 +200,69 @@ def _sync_directory(path: pathlib.Path) -> None:
 def _load(path: pathlib.Path) -> Talk:
     talk = Talk(path)
     data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        # Cut by a kill in the middle of a write: nobody was told about that line.
-        os.truncate(path, whole)
-    for raw in data[:whole].splitlines():
-        _replay(talk, json.loads(raw))
+    # What is behind the last end of line was cut by a kill in the middle of a write: nobody was told about it.
+    talk.size = data.rfind(b"\n") + 1
+    good, damaged = [], []
+    for raw in data[: talk.size].splitlines():
+        for piece in filter(None, LINE_STARTS.split(raw)):
+            try:
+                _replay(talk, json.loads(piece))
+                good.append(piece + b"\n")
+            except (ValueError, LookupError, TypeError, RecursionError):
+                damaged.append(piece + b"\n")
+    if damaged:
+        # Any of them may have been a message of ours that they have: its number must not be used again.
+        talk.last_out += len(damaged)
+        good.append(_line({"k": "skip", "n": talk.last_out}))
+        # On a full disk the file stays as it is, and is read in the same way the next time.
+        with contextlib.suppress(OSError):
+            _repair(talk, b"".join(good), b"".join(damaged))
     return talk
 
 
+def _repair(talk: Talk, good: bytes, damaged: bytes) -> None:
+    """Puts the damaged lines into a file beside, and the good ones in the place of all."""
+    fresh = talk.path.with_suffix(".new")
+    for path, mode, data in ((talk.path.with_suffix(".damaged"), "ab", damaged), (fresh, "wb", good)):
+        with open(path, mode, opener=_private) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    fresh.rename(talk.path)
+    talk.size = len(good)
+    _sync_directory(talk.path.parent)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _replay(talk: Talk, line: dict[str, Any]) -> None:
+    """Raises ValueError, LookupError or TypeError, and changes nothing, if the line is none of ours."""
     kind, number = line["k"], line["n"]
+    if not isinstance(number, int):
+        raise TypeError("a number that is none")
     if kind == "out":
-        message = Message(number, line["at"], line["text"], is_ours=True)
-        talk.last_out = number
+        message = Message(number, _checked(line["at"], int), _checked(line["text"], str), is_ours=True)
+        talk.last_out = max(talk.last_out, number)
         talk.outbox[number] = message
         talk.messages.append(message)
     elif kind == "ack":
+        talk.last_out = max(talk.last_out, number)
         known = talk.outbox.pop(number, None)
         if known is not None:
             known.is_acked = True
     elif kind == "in":
-        talk.last_in[line["from"]] = number
-        talk.messages.append(Message(number, line["at"], line["text"], is_ours=False, is_acked=True))
+        at_ms, text = _checked(line["at"], int), _checked(line["text"], str)
+        talk.heard(_checked(line["from"], str), number)
+        talk.messages.append(Message(number, at_ms, text, is_ours=False, is_acked=True))
+    elif kind == "skip":
+        talk.last_out = max(talk.last_out, number)
+    else:
+        raise ValueError("a line of no kind that we know")
+
+
+def _checked(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {kind.__name__} that is none")
+    return value

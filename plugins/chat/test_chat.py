@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Self, cast
 
 import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "sdk-python" / "src")]
 
+from p2pos import aio  # noqa: E402
 from p2pos.testing import Network  # noqa: E402
 
 import chat  # noqa: E402
-from store import Store, StoreError  # noqa: E402
+import delivery  # noqa: E402
+from store import STORES_OF_A_PEER_MAX, Store, StoreError  # noqa: E402
 
 BARE = [sys.executable, "-E", "-s", "-S", "-B"]
 """Python without site packages: what a checkout on a fresh machine has."""
@@ -204,6 +209,78 @@ def test_the_terminal_takes_commands_from_a_pipe(people: dict[str, Person], tmp_
     assert "people: bo, mira" in said
 
 
+# --- people who answer badly ---
+
+
+class Answering:
+    """A plugin whose every stream answers the same; counts how often it is asked."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self.opened = 0
+
+    def open(self, peer: str, protocol: str, timeout: float) -> Answering:
+        self.opened += 1
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._answer
+
+    async def write(self, data: bytes) -> None:
+        pass
+
+    def log(self, text: str, level: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"[" * 1000 + b"\n", b"[" * 100_000 + b"\n", b"x" * 2000, b'{"ack": "1"}\n', b"\xff\n", b'{"ack": 1}\n'],
+    ids=["deep", "deep and long", "endless", "no number", "no text", "on a full disk"],
+)
+def test_a_bad_answer_is_not_asked_for_again_at_once(
+    answer: bytes, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.queue("p2p1q", "hi")
+
+    def refuse(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", refuse)
+    monkeypatch.setattr(delivery, "RETRY_FIRST_S", 0.1)
+    peer = Answering(answer)
+
+    async def deliver() -> bool:
+        its = delivery.Delivery(cast("aio.Plugin", peer), store, lambda *_: None, lambda *_: None)
+        its._is_running = True
+        its.nudge("p2p1q")
+        await asyncio.sleep(0.5)
+        (sender,) = its._senders.values()
+        sender.cancel()
+        its._is_running = False
+        return (await asyncio.gather(sender, return_exceptions=True))[0] is not None
+
+    assert asyncio.run(deliver()), "the sender still tries"
+    assert 1 <= peer.opened <= 4
+    assert list(store.talk("p2p1q").outbox) == [1], "it still waits"
+
+
+def test_an_answer_of_boxes_in_boxes_is_a_bad_line() -> None:
+    async def read() -> None:
+        async for _ in delivery.lines(Answering(b"[" * 100_000 + b"\n"), delivery.LINE_BYTES_MAX):
+            pass
+
+    with pytest.raises(ValueError, match="boxes"):
+        asyncio.run(read())
+
+
 # --- the store alone ---
 
 
@@ -233,6 +310,68 @@ def test_a_store_knows_itself_and_what_it_has_from_whom(tmp_path: pathlib.Path) 
     assert again.id == store.id
     assert again.receive("p2p1q", "their-store", 1, 5, "hi") is None
     assert [message.text for message in again.talk("p2p1q").messages] == ["hi", "hi from a new disk"]
+
+
+def test_a_full_disk_takes_all_of_a_line_or_nothing_of_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.queue("p2p1q", "one")
+    path = tmp_path / "talks" / "p2p1q.jsonl"
+    whole = path.read_bytes()
+    write, truncate = os.write, os.ftruncate
+
+    def full(handle: int, data: bytes) -> int:
+        if len(data) < 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data[: len(data) // 2])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StoreError, match="No space left"):
+        store.queue("p2p1q", "two")
+    assert path.read_bytes() == whole
+    # Even if nothing can be taken back now, it is before the next line.
+    monkeypatch.setattr(os, "ftruncate", lambda handle, size: full(handle, b""))
+    with pytest.raises(StoreError):
+        store.acknowledge("p2p1q", 1)
+    assert path.read_bytes() != whole
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:7]))
+    monkeypatch.setattr(os, "ftruncate", truncate)
+    store.queue("p2p1q", "three")
+    again = Store(tmp_path).talk("p2p1q")
+    assert [(message.number, message.text) for message in again.outbox.values()] == [(1, "one"), (2, "three")]
+    assert not path.with_suffix(".damaged").exists()
+
+
+def test_a_damaged_line_costs_that_line_only_and_its_bytes_are_kept(tmp_path: pathlib.Path) -> None:
+    store = Store(tmp_path)
+    for text in ("one", 'two {"k": "', "three"):
+        store.queue("p2p1q", text)
+    path = tmp_path / "talks" / "p2p1q.jsonl"
+    one, two, three = path.read_bytes().splitlines(keepends=True)
+    deep = b'{"k": ' + b"[" * 100_000 + b"\n"
+    for number, damage in enumerate(
+        (b'{"k": "out", "n": 9, "te', b"\0\0\n", b'{"k": "out", "n": 4}\n', b"[1]\n", deep)
+    ):
+        path.write_bytes(one + damage + two + three)
+        path.with_suffix(".damaged").unlink(missing_ok=True)
+        for talk in (Store(tmp_path).talk("p2p1q"), Store(tmp_path).talk("p2p1q")):
+            texts = [message.text for message in talk.outbox.values()]
+            assert texts == ["one", 'two {"k": "', "three"], number
+            assert talk.last_out == 4, "the lost line may have been a message that they have"
+        assert path.with_suffix(".damaged").read_bytes().rstrip(b"\n") == damage.rstrip(b"\n")
+        assert Store(tmp_path).queue("p2p1q", "five").number == 5
+        assert Store(tmp_path).talk("p2p1q").messages[-1].text == "five"
+
+
+def test_a_contact_with_ever_new_store_ids_does_not_fill_the_memory(tmp_path: pathlib.Path) -> None:
+    store = Store(tmp_path)
+    for number in range(100):
+        store.receive("p2p1q", "their-store", number + 1, 5, "hi")
+        store.receive("p2p1q", f"invented-{number}", 1, 5, "hi")
+    for known in (store.talk("p2p1q").last_in, Store(tmp_path).talk("p2p1q").last_in):
+        assert len(known) == STORES_OF_A_PEER_MAX
+        assert known["their-store"] == 100
 
 
 def test_texts_have_limits(tmp_path: pathlib.Path) -> None:
