@@ -20,7 +20,7 @@ use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     endpoint::{Endpoint, EndpointError},
@@ -121,6 +121,8 @@ pub struct Host {
 struct Inner {
     shared: Arc<Shared>,
     plugins: Mutex<BTreeMap<PluginId, Handle>>,
+    /// Cancelled before the plugins are told that the daemon ends: nobody looks any more, so none comes back.
+    retiring: CancellationToken,
 }
 
 impl Host {
@@ -137,7 +139,9 @@ impl Host {
         let grants = Grants::open(path.clone()).map_err(|source| StartError::Disk { path, source })?;
         let (endpoint, listener) = Endpoint::open(&config.runtime_dir).await?;
         let shared = Shared::new(config, network, endpoint, grants);
-        let host = Self { inner: Arc::new(Inner { shared: shared.clone(), plugins: Mutex::default() }) };
+        let inner =
+            Inner { shared: shared.clone(), plugins: Mutex::default(), retiring: CancellationToken::new() };
+        let host = Self { inner: Arc::new(inner) };
         shared.tasks.spawn(greeting::accept_unix(listener, shared.clone()));
         let mut watch = Watch::new();
         host.look(&mut watch).await;
@@ -145,12 +149,15 @@ impl Host {
         shared.tasks.spawn(async move {
             let keep_looking = async {
                 loop {
-                    watch.changed().await;
+                    tokio::select! {
+                        () = watch.changed() => {}
+                        () = keeper.shared().look_again.notified() => {}
+                    }
                     keeper.look(&mut watch).await;
                 }
             };
             // Ends in the middle of a look, too: a slow disk must not hold up the end.
-            let ended: Option<()> = keeper.shared().ending.run_until_cancelled(keep_looking).await;
+            let ended: Option<()> = keeper.inner.retiring.run_until_cancelled(keep_looking).await;
             debug_assert!(ended.is_none(), "it looks for ever");
         });
         Ok(host)
@@ -206,6 +213,7 @@ impl Host {
 
     /// Stops all plugins at once and ends the host. Returns when no process is left, or after 30 s.
     pub async fn shutdown(&self) {
+        self.inner.retiring.cancel();
         let handles: Vec<Handle> = self.handles().values().cloned().collect();
         for handle in &handles {
             // An error means that this supervisor is over already.

@@ -10,7 +10,7 @@ use std::{
 
 use p2pos_identity::ProtocolName;
 use p2pos_plugin_protocol::{
-    code::Code,
+    code::{Code, End},
     driver::{Answer, RequestError, Session},
     limits::ANSWER_TIMEOUT,
     message::{Attachment, Body, Incoming, Kind, StreamId, Ticket},
@@ -79,12 +79,12 @@ async fn ask(
     let end = match (offer.kind, attachment) {
         (Kind::Datagram, _) => {
             let opening = session.open_flow(|id| incoming(id, None)).map_err(not_asked)?;
-            wait(opening.answer).await?;
+            wait(opening.answer, |end| opening.flow.reset(end)).await?;
             PluginEnd::Flow(PluginFlow::new(opening.flow).hold(slot))
         }
         (Kind::Stream, Attachment::Mux) => {
-            let opening = session.open_stream(|id| incoming(id, None)).map_err(not_asked)?;
-            wait(opening.answer).await?;
+            let mut opening = session.open_stream(|id| incoming(id, None)).map_err(not_asked)?;
+            wait(opening.answer, |end| opening.send.reset(end)).await?;
             PluginEnd::Stream(PluginStream::mux(opening.recv, opening.send).hold(slot))
         }
         (Kind::Stream, Attachment::Socket) => {
@@ -92,7 +92,7 @@ async fn ask(
             let given = shared.tickets().expect(&ticket, Instant::now());
             let given = given.ok_or_else(|| refusal(Code::STREAM_LIMIT, "too many tickets wait"))?;
             let opening = session.open_detached(|id| incoming(id, Some(ticket))).map_err(not_asked)?;
-            wait(opening.answer).await?;
+            wait(opening.answer, |end| opening.detached.reset(end)).await?;
             let raw = await_socket(shared, opening.detached, given).await;
             let raw =
                 raw.map_err(|end| refusal(Code::NOT_READY, format!("its socket did not come: {end}")))?;
@@ -109,10 +109,13 @@ fn not_asked(error: RequestError) -> Refusal {
     }
 }
 
-/// Waits for Accept.
-async fn wait(answer: Answer) -> Result<(), Refusal> {
+/// Waits for Accept. A plugin that is silent has its stream ended by `reset`, and is told why.
+async fn wait(answer: Answer, reset: impl FnOnce(End)) -> Result<(), Refusal> {
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-        Err(_) => Err(refusal(Code::NOT_READY, "the plugin did not answer in time")),
+        Err(_) => {
+            reset(End::new(Code::TIMEOUT));
+            Err(refusal(Code::NOT_READY, "the plugin did not answer in time"))
+        }
         Ok(Err(RequestError::Ended(end))) => {
             Err(refusal(Code::NOT_READY, format!("the plugin ended before it answered: {end}")))
         }

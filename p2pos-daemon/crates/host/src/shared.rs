@@ -15,7 +15,7 @@ use p2pos_plugin_protocol::{
     driver::Session,
     message::{Attachment, LaunchToken},
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) host_events: broadcast::Sender<HostEvent>,
     /// Sessions, greetings, minders: whatever must end before the host has ended.
     pub(crate) tasks: TaskTracker,
+    /// A supervisor has ended. Its directory may be back since: what is found while a plugin retires is lost with it.
+    pub(crate) look_again: Notify,
     /// Cancelled when the host shuts down.
     pub(crate) ending: CancellationToken,
     tokens: Mutex<Tokens<Bearer>>,
@@ -100,6 +102,7 @@ impl Shared {
             network_events: broadcast::Sender::new(EVENTS_MAX),
             host_events: broadcast::Sender::new(EVENTS_MAX),
             tasks: TaskTracker::new(),
+            look_again: Notify::new(),
             ending: CancellationToken::new(),
             tokens: Mutex::new(Tokens::new()),
             tickets: Mutex::new(Tickets::new()),

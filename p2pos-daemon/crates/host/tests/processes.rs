@@ -241,6 +241,27 @@ async fn approvals_survive_the_daemon_and_directories_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_directory_that_comes_back_while_its_plugin_is_stopping_is_found_again() {
+    let test = TestHost::start().await;
+    // Deaf to Shutdown and to its closed input: the ladder gives the directory time to come back.
+    let code = "plugin = started()\nimport time\nwhile True: time.sleep(1)";
+    let more = "stop_timeout = \"1s\"\n";
+    test.install("org.back", more, code).await;
+    test.host.enable("org.back").await.unwrap();
+    let first = test.host.plugin("org.back").unwrap().pid;
+    let away = test.root.path().join("away");
+    fs::rename(test.plugin_dir("org.back"), &away).unwrap();
+    test.until_state("org.back", State::Stopping).await;
+    fs::rename(&away, test.plugin_dir("org.back")).unwrap();
+    until("it runs again", || {
+        test.host.plugin("org.back").is_some_and(|back| back.state == State::Running && back.pid != first)
+    })
+    .await;
+    tokio::time::timeout(LONG, test.host.shutdown()).await.unwrap();
+    assert!(test.host.plugins().is_empty(), "nothing looks again after the end");
+}
+
+#[tokio::test]
 async fn a_manifest_with_errors_is_listed_as_invalid_with_them() {
     let test = TestHost::start().await;
     let dir = test.plugin_dir("org.bad");

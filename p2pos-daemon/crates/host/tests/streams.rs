@@ -13,7 +13,7 @@ use p2pos_host::{
 };
 use p2pos_plugin_protocol::{
     client::OpenRequest,
-    message::{Attachment, Cause, Registration},
+    message::{Attachment, Cause, Registration, StreamId},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -175,6 +175,43 @@ async fn a_rejecting_a_full_and_a_leaving_plugin_are_told_apart() {
     timeout(LONG, writer.stopped()).await.unwrap();
     drop((listener, held));
     until("its protocol is gone", || test.host.protocols().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_answer_in_time_is_told_that_its_stream_timed_out() {
+    let test = TestHost::start().await;
+    let client = test.tool(&["/mux/1", "/raw/1", "/flow/1"]).await;
+    let registrations = [
+        Registration::new(name("/mux/1"), Kind::Stream),
+        Registration { attachment: Attachment::Socket, ..Registration::new(name("/raw/1"), Kind::Stream) },
+        Registration::new(name("/flow/1"), Kind::Datagram),
+    ];
+    tokio::time::pause();
+    // The daemon's ids are even. Taken behind the SDK's back, so that nothing is answered.
+    for (id, registration) in [2, 4, 6].into_iter().zip(registrations) {
+        let kind = registration.kind;
+        let is_raw = registration.attachment == Attachment::Socket;
+        let offer = Offer { kind, ..test.offer(registration.name.as_ref()) };
+        let mut listener = client.register_with(registration).await.unwrap();
+        let id = StreamId::new(id).unwrap();
+        let plugin = async {
+            let incoming = listener.accept().await.unwrap();
+            let session = client.session();
+            let closed = match (kind, is_raw) {
+                (Kind::Datagram, _) => session.adopt_flow(id).unwrap().closed().await,
+                (Kind::Stream, true) => session.adopt_detached(id).unwrap().closed().await,
+                (Kind::Stream, false) => {
+                    let (_send, recv) = session.adopt_stream(id).unwrap();
+                    recv.closed().await
+                }
+            };
+            drop(incoming);
+            closed.unwrap()
+        };
+        let (refused, closed) = tokio::join!(test.host.offer(offer), plugin);
+        assert_eq!(refused.unwrap_err().code, Code::NOT_READY);
+        assert_eq!((closed.cause, closed.end), (Cause::ResetRemote, Some(End::new(Code::TIMEOUT))));
+    }
 }
 
 #[tokio::test]

@@ -195,6 +195,9 @@ impl Supervisor {
             }
         }
         self.shared.directory().withdraw(self.id.as_str());
+        // Before the others hear of it: whoever looks now must see that this one is over.
+        self.inbox.close();
+        self.shared.look_again.notify_one();
     }
 
     async fn handle(&mut self, message: Message) {

@@ -282,7 +282,8 @@ impl PluginFlowWriter {
 
     /// Tells the plugin that a datagram of its own was dropped because the path carries only `max` bytes (210 TOO_BIG).
     pub fn too_big(&self, size: usize, max: usize) {
-        self.flow.complain(Code::TOO_BIG, format!("a datagram has {size} bytes, the path carries {max} bytes"));
+        self.flow
+            .complain(Code::TOO_BIG, format!("a datagram has {size} bytes, the path carries {max} bytes"));
     }
 }
 

@@ -35,8 +35,16 @@ const READ_BYTES: usize = 256 * 1024;
 const READ_BYTES_MIN: usize = 64 * 1024;
 /// Slices of one vectored write: more gain nothing at 64 KiB each.
 const WRITE_SLICES_MAX: usize = 16;
-/// How long a socket that was closed whole waits for news of its plugin's death before it counts as finished.
-const SOCKET_FATE_WITHIN: Duration = Duration::from_millis(100);
+/// How long a socket that was closed whole waits for news of its plugin's death before it counts as finished. The kernel
+/// closes the descriptors of a dead process in the order of their numbers, and the session's is lower than that of any
+/// stream opened through it: its end of file is there first, and only has to be read. At 100 ms every short detached
+/// stream lasted so long; at a tenth of this a busy loop might not have come round.
+const SOCKET_FATE_WITHIN: Duration = Duration::from_millis(2);
+/// How long the remote may be silent towards a socket that was closed whole before it is told to stop, and how often a
+/// socket whose plugin has finished is looked at. A remote that writes hears of it at once; this gives its own fin a
+/// round trip to come, and the plugin the time to say how it ended: stopped earlier, an orderly end would look like a
+/// reset to a remote far away. Longer only keeps the stream's place.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How long a command that closed its output may take to exit, so that its exit code can speak. A command that closes
 /// its output and goes on reading has its fin delayed by this.
 const COMMAND_FATE_WITHIN: Duration = Duration::from_secs(1);
@@ -260,15 +268,34 @@ impl WriteIo {
         }
     }
 
-    /// Resolves when the kernel says that nobody reads.
+    /// Resolves when the kernel says that nobody reads. Of TCP it says so only after a write: until then a whole close
+    /// looks like half a one. Cancel-safe.
     async fn broken(&self) {
-        let ready = match self {
-            Self::Unix(socket) => socket.ready(Interest::ERROR).await,
-            Self::Tcp(socket) => socket.ready(Interest::ERROR).await,
-            Self::Pipe(pipe) => pipe.ready(Interest::ERROR).await,
+        let watched = match self {
+            Self::Unix(socket) => unread(socket).await,
+            Self::Tcp(socket) => socket.ready(Interest::ERROR).await.map(drop),
+            Self::Pipe(pipe) => pipe.ready(Interest::ERROR).await.map(drop),
         };
-        if let Err(error) = ready {
+        if let Err(error) = watched {
             tracing::debug!(%error, "a raw stream cannot be watched");
+        }
+    }
+}
+
+/// Resolves when the plugin has closed the socket whole, which is no error to the kernel (EPOLLHUP), or it broke.
+///
+/// No interest of tokio's means the whole close alone. Waiting to write would return at once; priority is the one interest
+/// that wakes at a close and at nothing else here, but at half a close, too, and then always: from there on the socket is
+/// looked at by the clock.
+async fn unread(socket: &unix::OwnedWriteHalf) -> io::Result<()> {
+    loop {
+        socket.ready(Interest::PRIORITY | Interest::ERROR).await?;
+        // At once: end of file counts as readable.
+        let is_whole = socket.ready(Interest::READABLE | Interest::WRITABLE).await?.is_write_closed();
+        match tokio::time::timeout(SILENCE_MAX, socket.ready(Interest::ERROR)).await {
+            Ok(broken) => return broken.map(drop),
+            Err(_) if is_whole => return Ok(()),
+            Err(_) => {}
         }
     }
 }
@@ -467,6 +494,36 @@ mod tests {
             ended = writer.write_chunks(&mut [Bytes::from_static(b"x")]).await;
         }
         assert!(ended.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plugin_that_closed_its_socket_is_noticed_while_the_remote_is_silent() {
+        let (_reader, mut writer, _closing, theirs, _minder) = pair();
+        drop(theirs);
+        let start = tokio::time::Instant::now();
+        assert_eq!(writer.stopped().await, End::app(0));
+        assert_eq!(start.elapsed().as_secs(), SILENCE_MAX.as_secs(), "the remote's fin has its time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plugin_that_only_finished_goes_on_reading_until_it_closes() {
+        let (_reader, mut writer, _closing, mut theirs, _minder) = pair();
+        theirs.shutdown().await.unwrap();
+        let early = tokio::time::timeout(10 * SILENCE_MAX, writer.stopped()).await;
+        assert!(early.is_err(), "it still reads");
+        drop(theirs);
+        assert_eq!(writer.stopped().await, End::app(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plugin_that_says_why_after_it_closed_its_socket_is_heard() {
+        let (_reader, mut writer, _closing, theirs, (tell, _is_closed)) = pair();
+        drop(theirs);
+        let telling = async {
+            tokio::time::sleep(SILENCE_MAX / 2).await;
+            tell.send(Some(Fate::Ended(End::app(7)))).unwrap();
+        };
+        assert_eq!(tokio::join!(writer.stopped(), telling).0, End::app(7));
     }
 
     #[tokio::test]
