@@ -81,7 +81,7 @@ registry! {
     210 TOO_BIG "send less in one piece; the message tells the limit"
     300 UNKNOWN "no address of this peer is known; add one with `p2pos contacts add PEER --addr HOST:PORT`"
     301 OFFLINE "the peer's daemon does not run, or has no network"
-    302 UNREACHABLE "no way to the peer worked; `p2pos ping PEER` tells what was tried"
+    302 UNREACHABLE "no way to the peer worked; the details tell what was tried, `p2pos ping PEER` tries again"
     303 NEEDS_RELAY "only a relay would reach the peer, and none is allowed"
     304 PROTOCOL_NOT_SUPPORTED "no plugin of the peer serves it; the details tell what it serves"
     305 REFUSED "the peer's plugin does not want this stream"
@@ -94,7 +94,7 @@ registry! {
     403 PLUGIN_GONE "the other plugin ended; it may come back"
     404 PATH_LOST "the connection to the peer broke; open the stream again"
     405 IDLE "nothing moved on the stream for too long"
-    500 INTERNAL "a fault of the daemon; please report it with `p2pos logs`"
+    500 INTERNAL "a fault of the daemon; please report it with `p2pos plugins logs ID`"
 }
 
 impl Code {

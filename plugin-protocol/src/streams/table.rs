@@ -215,7 +215,7 @@ pub const ENDS: [EndRow; 13] = [
     EndRow {
         event: "daemon of the plugin ends",
         here: "GoAway 105 if it could, end of file",
-        there: "Reset 404 PATH_LOST",
+        there: "Reset 403 PLUGIN_GONE or 404 PATH_LOST",
     },
     EndRow {
         event: "the path to the peer is lost",

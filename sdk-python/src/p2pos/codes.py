@@ -73,7 +73,7 @@ HINTS: dict[int, str] = {
     210: "send less in one piece; the message tells the limit",
     300: "no address of this peer is known; add one with `p2pos contacts add PEER --addr HOST:PORT`",
     301: "the peer's daemon does not run, or has no network",
-    302: "no way to the peer worked; `p2pos ping PEER` tells what was tried",
+    302: "no way to the peer worked; the details tell what was tried, `p2pos ping PEER` tries again",
     303: "only a relay would reach the peer, and none is allowed",
     304: "no plugin of the peer serves it; the details tell what it serves",
     305: "the peer's plugin does not want this stream",
@@ -86,7 +86,7 @@ HINTS: dict[int, str] = {
     403: "the other plugin ended; it may come back",
     404: "the connection to the peer broke; open the stream again",
     405: "nothing moved on the stream for too long",
-    500: "a fault of the daemon; please report it with `p2pos logs`",
+    500: "a fault of the daemon; please report it with `p2pos plugins logs ID`",
 }
 
 
