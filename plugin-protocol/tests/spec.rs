@@ -50,6 +50,19 @@ fn the_ends_are_those_of_the_table() {
 }
 
 #[test]
+fn whoever_has_only_the_specification_has_every_field_number() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let spec = fs::read_to_string(folder.join("SPEC.md")).unwrap();
+    let proto = fs::read_to_string(folder.join("proto/plugin.proto")).unwrap();
+    let (_, printed) = spec.split_once("```proto\n").unwrap();
+    assert_eq!(
+        printed.split_once("```\n").unwrap().0,
+        proto,
+        "SPEC.md, \"Every field\", is not plugin.proto"
+    );
+}
+
+#[test]
 fn the_limits_are_those_of_the_code() {
     let printed = table("limit");
     let value = |name: &str| {

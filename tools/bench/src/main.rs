@@ -8,6 +8,8 @@ mod report;
 mod systems;
 mod work;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
@@ -15,6 +17,10 @@ use crate::{
     systems::{iroh::Iroh, libp2p::Libp2p, p2pos, socket},
     work::{Job, System},
 };
+
+/// Every job but `connect` begins on a connection of this age: path probing is done, and p2pOS no longer takes it for one
+/// that may lose against a simultaneous dial (for its first second it lets nobody write before the peer's answer).
+const SETTLE: Duration = Duration::from_millis(1_500);
 
 #[derive(Parser)]
 #[command(version, about = "Measures p2pOS beside its peers, in one run")]
@@ -87,6 +93,7 @@ async fn drive_with<S: System>(system: &S, target: &str, job: &str, amount: f64)
     }
     let link = system.dial(target).await?;
     work::first_reply(&link).await.context("the first stream")?;
+    tokio::time::sleep(SETTLE).await;
     let count = amount as usize;
     let job = match job {
         "bulk" => Job::Bulk { seconds: amount },
