@@ -117,9 +117,11 @@ impl Minder {
         mut is_closed: oneshot::Receiver<crate::stream::Closed>,
     ) {
         let pump = tokio::spawn(self.stderr.run());
+        let mut is_over = false;
         let exit = tokio::select! {
             exit = self.guarded.gone() => exit,
             closed = &mut is_closed => {
+                is_over = true;
                 let is_finished = closed.is_ok_and(|closed| closed.ended == Ended::Finished);
                 let patience = if is_finished { EXIT_WITHIN } else { Duration::ZERO };
                 end(&mut self.guarded, patience).await
@@ -142,7 +144,8 @@ impl Minder {
         });
         // Keeps the fate readable until the stream is closed: a reader may still empty the pipe.
         tokio::select! {
-            _ = &mut is_closed => {}
+            () = std::future::ready(()), if is_over => {}
+            _ = &mut is_closed, if !is_over => {}
             () = self.stop.cancelled() => {}
         }
     }
