@@ -103,6 +103,7 @@ fn status_field(pid: u32, key: &str) -> Result<f64> {
 }
 
 fn field(status: &str, key: &str) -> Result<f64> {
-    let line = status.lines().find(|line| line.starts_with(key)).with_context(|| format!("no {key} in /proc"))?;
+    let line =
+        status.lines().find(|line| line.starts_with(key)).with_context(|| format!("no {key} in /proc"))?;
     Ok(line.split_whitespace().nth(1).context("no value")?.parse()?)
 }

@@ -216,7 +216,8 @@ struct Verdict {
 }
 
 fn print(options: &Options, samples: &Samples) -> Result<()> {
-    let medians: Vec<Median> = samples.iter().map(|((job, system), values)| summarise(job, system, values)).collect();
+    let medians: Vec<Median> =
+        samples.iter().map(|((job, system), values)| summarise(job, system, values)).collect();
     let budgets = verdicts(&medians);
     if options.json {
         let report = Report { schema: "p2pos.bench/1", rounds: options.rounds, medians, budgets };
@@ -240,7 +241,8 @@ fn summarise(job: &str, system: &str, values: &[f64]) -> Median {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let base = job.trim_end_matches(" p99");
-    let unit = JOBS.iter().map(|kind| (kind.name, kind.unit)).chain(IDLE_JOBS).find(|(name, _)| *name == base);
+    let unit =
+        JOBS.iter().map(|kind| (kind.name, kind.unit)).chain(IDLE_JOBS).find(|(name, _)| *name == base);
     Median {
         job: job.to_owned(),
         system: system.to_owned(),
@@ -253,7 +255,9 @@ fn summarise(job: &str, system: &str, values: &[f64]) -> Median {
 }
 
 fn verdicts(medians: &[Median]) -> Vec<Verdict> {
-    let of = |job: &str, system: &str| medians.iter().find(|m| m.job == job && m.system == system).map(|m| m.median);
+    let of = |job: &str, system: &str| {
+        medians.iter().find(|m| m.job == job && m.system == system).map(|m| m.median)
+    };
     let mut verdicts = Vec::new();
     for budget in &BUDGETS {
         for system in ["p2pos", "p2pos-detached"] {
@@ -266,7 +270,8 @@ fn verdicts(medians: &[Median]) -> Vec<Verdict> {
                 },
             };
             let measured = ours / base;
-            let is_met = if budget.more_is_better { measured >= budget.limit } else { measured <= budget.limit };
+            let is_met =
+                if budget.more_is_better { measured >= budget.limit } else { measured <= budget.limit };
             let (job, beside, limit) = (budget.job, budget.beside, budget.limit);
             verdicts.push(Verdict { job, system: system.to_owned(), beside, measured, limit, is_met });
         }

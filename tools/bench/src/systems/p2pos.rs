@@ -81,7 +81,8 @@ impl Pair {
         command.args(["plugins", "run"]).arg(self.directory.path().join("bench")).arg("--");
         command.arg(std::env::current_exe()?).args(["drive", system, &self.b_peer, job, amount]);
         let out = processes::output(command)?;
-        let line = out.lines().rfind(|line| line.starts_with('{')).context("the driver printed no figures")?;
+        let line =
+            out.lines().rfind(|line| line.starts_with('{')).context("the driver printed no figures")?;
         Ok(serde_json::from_str(line)?)
     }
 
@@ -142,7 +143,8 @@ fn run(binary: &Path, data: &Path, arguments: &[&str]) -> Result<String> {
 pub async fn plugin() -> Result<()> {
     let client = Client::connect().await?;
     let mut muxed = client.register(PROTOCOL).await?;
-    let raw = Registration { attachment: Attachment::Socket, ..Registration::new(name(DETACHED), Kind::Stream) };
+    let raw =
+        Registration { attachment: Attachment::Socket, ..Registration::new(name(DETACHED), Kind::Stream) };
     let mut detached = client.register_with(raw).await?;
     client.ready();
     let muxed = async {
