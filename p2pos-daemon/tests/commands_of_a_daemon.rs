@@ -214,11 +214,12 @@ fn a_second_ctrl_c_ends_at_once_what_takes_its_time() {
     let dir = home.file("plugins/stubborn");
     std::fs::create_dir_all(&dir).unwrap();
     let manifest = "manifest = 1\nid = \"stubborn\"\nname = \"Stubborn\"\nversion = \"0.1.0\"\n[run]\n\
-                    exec = [\"sh\", \"-c\", \"trap '' TERM; while :; do sleep 1; done\"]\n";
+                    exec = [\"sh\", \"-c\", \"trap '' TERM; : > $P2POS_DATA_DIR/deaf; while :; do sleep 1; done\"]\n";
     std::fs::write(dir.join("plugin.toml"), manifest).unwrap();
     let mut daemon = Daemon::start(&home);
     let mut enabling = home.command(&["plugins", "enable", "stubborn", "--yes"]).spawn().unwrap();
-    while home.json(&["plugins", "info", "stubborn"])["pid"].is_null() {}
+    // Before its trap stands it is not stubborn yet.
+    while !home.file("plugin-data/stubborn/deaf").exists() {}
     daemon.signal("INT");
     // The control socket is the first to go.
     while home.file("run/control.sock").exists() {}
