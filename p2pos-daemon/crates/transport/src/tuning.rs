@@ -138,6 +138,16 @@ impl Reach {
         }
     }
 
+    /// Packet size before any search, bytes. Loopback needs no search: it carries 64 KiB everywhere, and ten probes of up to
+    /// 16 KiB each way in the first milliseconds kept the first answer waiting (4.4 ms instead of 1.5 from the wish to the
+    /// first bytes back). Everywhere else it is what QUIC may take for granted (RFC 9000 s14).
+    fn packet_bytes_at_first(self) -> u16 {
+        match self {
+            Self::Loopback => LOOPBACK_PACKET_BYTES,
+            Self::Lan | Self::Internet => 1_200,
+        }
+    }
+
     /// Receive window of one stream, bytes: what one stream may have in flight, and what a stalled one may make us hold.
     fn stream_window(self) -> u32 {
         match self {
@@ -192,6 +202,7 @@ pub(crate) fn transport(reach: Reach) -> Arc<TransportConfig> {
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
         .ack_frequency_config(Some(acks))
         .mtu_discovery_config(Some(mtu))
+        .initial_mtu(reach.packet_bytes_at_first())
         .initial_rtt(INITIAL_RTT)
         .allow_spin(false)
         .max_concurrent_multipath_paths(PATHS_MAX)
