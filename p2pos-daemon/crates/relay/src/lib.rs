@@ -1,19 +1,28 @@
-//! What a relay is asked to carry, and the head it reads on each packet.
+//! Relaying: the frames that a relay forwards without reading them, and the machines of both sides.
 //!
-//! This crate holds what is decided and testable today: [`RelayMode`], which the user sets, and the codec of the data
-//! frame. The machines that lease, bind and forward (reservations, circuits, their limits) come with the relay itself
-//! and have their place here, pure like the rest; until then nothing in p2pOS relays, and `relay = off` is the default.
+//! | module | what it is |
+//! |---|---|
+//! | `frame` | the 17 bytes before each packet, and the four control messages that prove an address |
+//! | `mac` | [`FlowKey`] and [`Tag`] |
+//! | `end` | [`FlowEnd`]: a user's end of a flow |
+//! | [`tcp`] | the same frames on a TCP connection |
+//! | `mode` | [`RelayMode`], which the user sets |
 //!
 //! Floor 1: no socket, clock, task or randomness. Refuses to know: what is inside a packet (it is encrypted end to end,
-//! and the relay has no key), whose flow a number is, how a tag is computed. Follows DESIGN section 7.
+//! and the relay has no key). The specification is `RELAY.md` beside this crate; DESIGN section 7 has the decisions.
 
+mod end;
 mod frame;
+mod mac;
 mod mode;
+pub mod tcp;
 
 pub use crate::{
+    end::{FRAMES_MAX, FlowEnd, OpenError, Opened},
     frame::{
-        FIRST_BYTE, Frame, FrameError, HEAD_BYTES, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, TAG_BYTES, Tag, Vni,
-        decode, encode_head,
+        ANSWER_BYTES, ASK_BYTES, COOKIE_BYTES, Control, ControlFrame, FIRST_BYTE, FRAME_BYTES_MAX, Frame,
+        FrameError, HEAD_BYTES, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Vni, decode, encode_head,
     },
+    mac::{FlowKey, KEY_BYTES, TAG_BYTES, Tag},
     mode::{RelayMode, UnknownRelayMode},
 };
