@@ -3,7 +3,9 @@
 //! Candidates come from people who may be hostile: a record that lists a victim's address would turn every dialler
 //! into a weapon, and one that lists `127.0.0.1` would let a stranger knock at our own services. So a set holds few
 //! candidates, and none that no distant peer can have: loopback (unless the user typed it), multicast, broadcast,
-//! unspecified, reserved, port 0. IPv6 forms that carry an IPv4 address are judged by that address.
+//! unspecified, reserved, port 0. IPv6 forms that carry an IPv4 address are judged by that address. What a peer says
+//! about itself ([`CandidateSet::add_from_peer`], after the Noise handshake only) is judged more strictly: no
+//! documentation addresses, few ports of one address, and a full set keeps the likelier ones.
 //!
 //! Refuses to know: reachability, and trust in the source beyond [`CandidateKind`].
 
@@ -12,6 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Candidates of one peer. A laptop with two networks, both families, a mapped and an observed address of each has
 /// about a dozen; each one more is an address that a hostile list makes us send to.
 pub const CANDIDATES_MAX: usize = 32;
+
+/// Candidates of one peer at one IP address, when the peer itself lists them. A host has its own port, a mapped and an
+/// observed one, and that again behind a second router; whoever lists thirty ports of one address wants it flooded.
+pub const CANDIDATES_PER_ADDRESS_MAX: usize = 4;
 
 /// How a candidate came to be known (RFC 8445 s5.1.1, and what users type).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +94,12 @@ pub enum Rejected {
     /// [`CANDIDATES_MAX`] are there.
     #[error("more than {CANDIDATES_MAX} candidates")]
     Full,
+    /// An address that exists in books only (RFC 5737, RFC 3849, RFC 9637).
+    #[error("a documentation address")]
+    Documentation,
+    /// [`CANDIDATES_PER_ADDRESS_MAX`] with this IP address are there.
+    #[error("more than {CANDIDATES_PER_ADDRESS_MAX} ports of one address")]
+    TooManyPorts,
 }
 
 /// The candidates of one peer: clean, without doubles, at most [`CANDIDATES_MAX`], in the order in which they came.
@@ -131,6 +143,37 @@ impl CandidateSet {
         Ok(())
     }
 
+    /// Adds a candidate that the peer itself told us after the handshake. In a full set it takes the place of a less
+    /// likely one.
+    ///
+    /// # Errors
+    /// [`Rejected`] names the rule.
+    pub fn add_from_peer(&mut self, candidate: Candidate) -> Result<(), Rejected> {
+        let addr = plain(candidate.addr);
+        if is_documentation(embedded(addr.ip())) {
+            return Err(Rejected::Documentation);
+        }
+        let is_new = !self.candidates.iter().any(|there| there.addr == addr);
+        let ports = self.candidates.iter().filter(|there| there.addr.ip() == addr.ip()).count();
+        if is_new && ports >= CANDIDATES_PER_ADDRESS_MAX {
+            return Err(Rejected::TooManyPorts);
+        }
+        match self.add(candidate, LoopbackPolicy::Refused) {
+            Err(Rejected::Full) => self.replace_least_likely(Candidate { addr, ..candidate }),
+            other => other,
+        }
+    }
+
+    fn replace_least_likely(&mut self, candidate: Candidate) -> Result<(), Rejected> {
+        let least = (0..self.candidates.len())
+            .max_by_key(|index| unlikeliness(&self.candidates[*index]))
+            .filter(|index| unlikeliness(&self.candidates[*index]) > unlikeliness(&candidate))
+            .ok_or(Rejected::Full)?;
+        self.candidates.remove(least);
+        self.candidates.push(candidate);
+        Ok(())
+    }
+
     /// Returns the candidates in the order in which they came; [`crate::in_dial_order`] sorts them for dialling.
     #[must_use]
     pub fn as_slice(&self) -> &[Candidate] {
@@ -156,6 +199,28 @@ pub fn scope_of(ip: IpAddr) -> Scope {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Scope::Link,
         IpAddr::V6(v6) if v6.is_unique_local() => Scope::Lan,
         IpAddr::V6(_) => Scope::Global,
+    }
+}
+
+/// Which candidate goes first when there are too many: that which works least often.
+fn unlikeliness(candidate: &Candidate) -> u8 {
+    let is_global = scope_of(candidate.addr.ip()) == Scope::Global;
+    match (candidate.kind, is_global) {
+        (CandidateKind::Manual, _) => 0,
+        (CandidateKind::Mapped, _) => 1,
+        (CandidateKind::Host, true) => 2,
+        (CandidateKind::Observed, _) => 3,
+        (CandidateKind::Relayed, _) => 4,
+        // Works only in the same network, where two or three of them are enough.
+        (CandidateKind::Host, false) => 5,
+    }
+}
+
+fn is_documentation(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_documentation(),
+        // RFC 3849 and RFC 9637.
+        IpAddr::V6(v6) => matches!(v6.segments(), [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..]),
     }
 }
 
@@ -335,7 +400,51 @@ mod tests {
         assert_eq!(set.as_slice().len(), CANDIDATES_MAX);
     }
 
+    #[test]
+    fn a_peer_may_not_list_addresses_of_books_nor_many_ports_of_one_victim() {
+        let mut set = CandidateSet::new();
+        for text in
+            ["203.0.113.5:4000", "[2001:db8::1]:4000", "[3fff:fff::1]:4000", "[::ffff:192.0.2.1]:4000"]
+        {
+            assert_eq!(set.add_from_peer(observed(text)), Err(Rejected::Documentation), "{text}");
+        }
+        assert_eq!(set.add_from_peer(observed("127.0.0.1:4000")), Err(Rejected::Loopback));
+        for port in 1..=CANDIDATES_PER_ADDRESS_MAX {
+            assert_eq!(set.add_from_peer(observed(&format!("45.1.2.3:{port}"))), Ok(()));
+        }
+        assert_eq!(set.add_from_peer(observed("45.1.2.3:99")), Err(Rejected::TooManyPorts));
+        assert_eq!(set.add_from_peer(observed("[::ffff:45.1.2.3]:99")), Err(Rejected::TooManyPorts));
+        assert_eq!(set.add_from_peer(observed("45.1.2.3:1")), Ok(()), "one that is there is no new one");
+    }
+
+    #[test]
+    fn a_full_set_gives_up_the_least_likely_for_a_likelier_one() {
+        let mut set = CandidateSet::new();
+        for host in 1..=CANDIDATES_MAX {
+            let addr = addr(&format!("192.168.1.{host}:4000"));
+            set.add_from_peer(Candidate { addr, kind: CandidateKind::Host }).unwrap();
+        }
+        assert_eq!(set.add_from_peer(observed("45.1.2.3:1")), Ok(()));
+        assert_eq!(set.as_slice().len(), CANDIDATES_MAX);
+        assert_eq!(set.as_slice().last(), Some(&observed("45.1.2.3:1")));
+        let one_more_lan = Candidate { addr: addr("192.168.2.1:4000"), kind: CandidateKind::Host };
+        assert_eq!(set.add_from_peer(one_more_lan), Err(Rejected::Full));
+    }
+
     proptest! {
+        #[test]
+        fn no_list_of_a_peer_has_many_ports_of_one_address(hosts in prop::collection::vec((0..4u8, 1..200u16), 0..80)) {
+            let mut set = CandidateSet::new();
+            for (host, port) in hosts {
+                let addr = SocketAddr::from(([45, 0, 0, host], port));
+                set.add_from_peer(Candidate { addr, kind: CandidateKind::Observed }).ok();
+            }
+            for there in set.as_slice() {
+                let ports = set.as_slice().iter().filter(|other| other.addr.ip() == there.addr.ip()).count();
+                prop_assert!(ports <= CANDIDATES_PER_ADDRESS_MAX);
+            }
+        }
+
         #[test]
         fn no_list_of_a_stranger_brings_in_a_forbidden_address(addresses: Vec<(IpAddr, u16)>) {
             let mut set = CandidateSet::new();
@@ -353,6 +462,10 @@ mod tests {
 
     fn add(text: &str, loopback: LoopbackPolicy) -> Result<(), Rejected> {
         CandidateSet::new().add(Candidate { addr: addr(text), kind: CandidateKind::Observed }, loopback)
+    }
+
+    fn observed(text: &str) -> Candidate {
+        Candidate { addr: addr(text), kind: CandidateKind::Observed }
     }
 
     fn put(set: &mut CandidateSet, text: &str, kind: CandidateKind) -> Result<(), Rejected> {

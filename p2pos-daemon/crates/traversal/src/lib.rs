@@ -15,15 +15,31 @@
 //! again. Refuses to know: who a peer is, where candidates come from, what a packet is.
 
 mod backoff;
+mod budget;
 mod candidate;
 mod dial;
+mod nat;
 mod order;
+mod probe;
+mod random;
+pub mod signal;
+#[cfg(test)]
+mod testing;
+pub mod verdict;
 
 pub use crate::{
     backoff::{Backoff, BackoffSettings, RECONNECT},
+    budget::{
+        Authenticated, CANDIDATE_WINDOW, PROBES_PER_CANDIDATE_MAX, PROBES_PER_SECOND_MAX, ProbeBudget,
+        REMEMBERED_MAX,
+    },
     candidate::{
-        CANDIDATES_MAX, Candidate, CandidateKind, CandidateSet, LoopbackPolicy, Rejected, Scope, scope_of,
+        CANDIDATES_MAX, CANDIDATES_PER_ADDRESS_MAX, Candidate, CandidateKind, CandidateSet, LoopbackPolicy,
+        Rejected, Scope, scope_of,
     },
     dial::{ATTEMPTS_AT_ONCE_MAX, DIAL_DEADLINE, DIAL_STAGGER, DialEvent, DialOutcome, DialRace, PATIENCE},
+    nat::{Filtering, Mapping, NatClass, PortPattern, PortRange},
     order::in_dial_order,
+    probe::{GUESS, KNOCK, OPENER, PROBE_LEN_MAX, Probe},
+    random::Random,
 };
