@@ -164,6 +164,12 @@ impl CandidateSet {
         }
     }
 
+    /// Adds an address that the peer says it will send from, if the rules allow; else nothing happens, since a list may
+    /// well hold what is of no use to us.
+    pub(crate) fn add_observed_by_peer(&mut self, addr: SocketAddr) {
+        self.add_from_peer(Candidate { addr, kind: CandidateKind::Observed }).ok();
+    }
+
     fn replace_least_likely(&mut self, candidate: Candidate) -> Result<(), Rejected> {
         let least = (0..self.candidates.len())
             .max_by_key(|index| unlikeliness(&self.candidates[*index]))

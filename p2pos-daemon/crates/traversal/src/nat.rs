@@ -39,6 +39,9 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// Where NATs take outside ports from: all but the well-known ones, which RFC 4787 s4.2.1 keeps apart.
+    pub const DYNAMIC: Self = Self { first: 1_024, last: u16::MAX };
+
     /// Makes a range; `None` if it is empty or begins at port 0.
     #[must_use]
     pub fn new(first: u16, last: u16) -> Option<Self> {

@@ -17,6 +17,15 @@ use crate::{
 /// Addresses in one [`Signal::Open`]: as many as candidates, since these are the candidates that will be probed.
 pub const OPEN_ADDRESSES_MAX: usize = CANDIDATES_MAX;
 
+/// Which end of the connection we are. It breaks every tie: one side decides, the other follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// We dialled: we open rounds and paths, and decide which path is used.
+    Dialler,
+    /// We accepted: we answer rounds, and mirror the other's choice.
+    Accepter,
+}
+
 /// One message to the other daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
