@@ -17,6 +17,7 @@
 mod backoff;
 mod budget;
 mod candidate;
+pub mod choice;
 mod dial;
 pub mod guess;
 mod nat;
@@ -28,6 +29,7 @@ pub mod signal;
 #[cfg(test)]
 mod testing;
 pub mod verdict;
+pub mod watchdog;
 
 pub use crate::{
     backoff::{Backoff, BackoffSettings, RECONNECT},
