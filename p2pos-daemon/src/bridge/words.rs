@@ -33,6 +33,7 @@ pub(super) fn path(kind: PathKind) -> p2pos_host::PathKind {
         PathKind::Loopback => p2pos_host::PathKind::Loopback,
         PathKind::Lan => p2pos_host::PathKind::Lan,
         PathKind::Direct => p2pos_host::PathKind::Direct,
+        PathKind::Relayed | PathKind::TcpRelayed => p2pos_host::PathKind::Relayed,
     }
 }
 

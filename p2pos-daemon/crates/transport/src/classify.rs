@@ -1,30 +1,42 @@
 //! The first look at a datagram: whose is it, by its first bytes alone.
 //!
 //! One UDP port carries QUIC, relay frames and our own probes (DESIGN s7). QUIC always has the fixed bit set here, because
-//! greasing is off, so a first byte from 0x40 on is QUIC and 4-15 is ours, as RFC 9443 leaves it free. Pure: no socket, no
-//! counters. What QUIC must look like to be worth an answer is [`p2pos_noise_quic::probe`]'s decision.
+//! greasing is off, so a first byte from 0x40 on is QUIC; 4-15 is ours, as RFC 9443 leaves it free, and 0-3 is STUN
+//! (RFC 7983). Pure: no socket, no counters. What QUIC must look like to be worth an answer is
+//! [`p2pos_noise_quic::probe`]'s decision.
 
-use p2pos_noise_quic::probe::{self, StrangerFilter, Verdict};
+use p2pos_noise_quic::probe::{self, Verdict};
 
 /// First byte of a QUIC packet with the fixed bit, RFC 9000 s17.
 const QUIC_FIRST: u8 = 0x40;
 
-/// First and last byte that are ours.
-const OURS_FIRST: u8 = 4;
-const OURS_LAST: u8 = 15;
+/// Last first byte of a STUN message, RFC 7983 s7.
+const STUN_LAST: u8 = 0x03;
 
-/// First byte of a relay frame.
-const RELAY: u8 = 0x05;
+/// First byte of an opener: a packet that only opens our own NATs and dies before the peer's.
+pub const OPENER: u8 = 0x06;
+
+/// First byte of a guess at the port of a symmetric NAT, and of the answer to one that hit.
+pub const GUESS: u8 = 0x07;
+
+/// First byte of a knock, which asks whether a NAT binding still lives.
+pub const KNOCK: u8 = 0x08;
 
 /// What a datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A QUIC packet of our version, for noq.
     Quic,
-    /// A relay frame. Nothing relays yet.
+    /// A relay frame: a QUIC packet in an envelope, or the relay's own word.
     Relay,
-    /// An opener, guess or lifetime knock. Nothing punches yet.
-    Probe,
+    /// A STUN message, which we take only from whom we asked.
+    Stun,
+    /// An [`OPENER`].
+    Opener,
+    /// A [`GUESS`].
+    Guess,
+    /// A [`KNOCK`].
+    Knock,
     /// QUIC that must not be answered: a foreign version, a connection id too short to be ours, a stranger's Initial.
     UnwantedQuic,
     /// Nothing we know.
@@ -40,51 +52,18 @@ pub fn classify(datagram: &[u8]) -> Class {
             Verdict::Quic => Class::Quic,
             Verdict::Drop(_) => Class::UnwantedQuic,
         },
-        Some(&RELAY) => Class::Relay,
-        Some(&first) if (OURS_FIRST..=OURS_LAST).contains(&first) => Class::Probe,
+        Some(&p2pos_relay::FIRST_BYTE) => Class::Relay,
+        Some(&OPENER) => Class::Opener,
+        Some(&GUESS) => Class::Guess,
+        Some(&KNOCK) => Class::Knock,
+        Some(&first) if first <= STUN_LAST => Class::Stun,
         Some(_) => Class::Unknown,
     }
 }
 
-/// Moves the QUIC datagrams of a receive buffer to its front, tells `drop` about the others, and returns the bytes kept.
-///
-/// `stride` is the size of each datagram in the buffer except perhaps the last (generic receive offload). Of the first
-/// packets of a handshake only those pass that were made with our PeerId, which is `callers`' to judge.
-pub(crate) fn keep_quic(
-    buffer: &mut [u8],
-    stride: usize,
-    callers: &StrangerFilter,
-    mut drop: impl FnMut(Class),
-) -> usize {
-    let stride = stride.max(1);
-    let mut kept = 0;
-    let mut start = 0;
-    while start < buffer.len() {
-        let end = buffer.len().min(start + stride);
-        match classify(&buffer[start..end]) {
-            Class::Quic if !callers.admits(&buffer[start..end]) => drop(Class::UnwantedQuic),
-            Class::Quic => {
-                if kept != start {
-                    buffer.copy_within(start..end, kept);
-                }
-                kept += end - start;
-            }
-            other @ (Class::Relay | Class::Probe | Class::UnwantedQuic | Class::Unknown) => drop(other),
-        }
-        start = end;
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
-    use p2pos_identity::SecretKey;
-
     use super::*;
-
-    fn callers() -> StrangerFilter {
-        StrangerFilter::new(&SecretKey::from_seed([1; 32]))
-    }
 
     /// A short-header packet, as long as `judge` wants it.
     fn quic(fill: u8, len: usize) -> Vec<u8> {
@@ -94,13 +73,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_byte_tells_quic_relay_and_probes_apart() {
+    fn the_first_byte_tells_quic_relay_stun_and_probes_apart() {
         assert_eq!(classify(&quic(7, 64)), Class::Quic);
         assert_eq!(classify(&[5, 0, 0, 0, 1]), Class::Relay);
-        for first in [4, 6, 7, 8, 15] {
-            assert_eq!(classify(&[first]), Class::Probe);
+        for first in 0..=3 {
+            assert_eq!(classify(&[first; 20]), Class::Stun);
         }
-        for first in [0, 1, 3, 16, 0x3f] {
+        assert_eq!([6, 7, 8].map(|first| classify(&[first])), [Class::Opener, Class::Guess, Class::Knock]);
+        for first in [4, 9, 15, 16, 0x3f] {
             assert_eq!(classify(&[first; 40]), Class::Unknown);
         }
         assert_eq!(classify(&[]), Class::Unknown);
@@ -113,24 +93,5 @@ mod tests {
         initial[1..5].copy_from_slice(&1u32.to_be_bytes());
         initial[5] = 8;
         assert_eq!(classify(&initial), Class::UnwantedQuic);
-    }
-
-    #[test]
-    fn good_packets_close_ranks_when_bad_ones_between_them_go() {
-        let mut buffer = Vec::new();
-        buffer.extend(quic(1, 40));
-        buffer.extend(vec![0u8; 40]);
-        buffer.extend(quic(2, 40));
-        buffer.extend(quic(3, 25));
-        let mut dropped = Vec::new();
-        let kept = keep_quic(&mut buffer, 40, &callers(), |class| dropped.push(class));
-        assert_eq!(kept, 105);
-        assert_eq!((buffer[1], buffer[41], buffer[81]), (1, 2, 3));
-        assert_eq!(dropped, [Class::Unknown]);
-    }
-
-    #[test]
-    fn a_zero_stride_ends() {
-        assert_eq!(keep_quic(&mut [0, 0, 0], 0, &callers(), |_| ()), 0);
     }
 }

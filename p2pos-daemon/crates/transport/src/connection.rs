@@ -128,7 +128,7 @@ impl Connection {
         let mut open = (0..PATH_IDS_LOOKED_AT).filter_map(|id| self.inner.path(PathId::from(id)));
         let path =
             open.find(|path| path.status().is_ok_and(|status| status == noq::PathStatus::Available))?;
-        Some(PathInfo::new(path.remote_address().ok()?, path.stats().rtt))
+        Some(PathInfo::new(self.shared.way_of(path.remote_address().ok()?), path.stats().rtt))
     }
 
     /// Makes the peer answer something, which proves it alive or, after its restart, brings a stateless reset.
@@ -183,6 +183,14 @@ impl Connection {
     #[must_use]
     pub fn age(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    pub(crate) fn noq(&self) -> &noq::Connection {
+        &self.inner
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The peer's address may get a stateless reset if it still speaks to this connection when we have forgotten it.

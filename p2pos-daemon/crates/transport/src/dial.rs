@@ -23,6 +23,7 @@ use crate::{
     connection::Connection,
     endpoint::Endpoint,
     error::Lost,
+    mux::fake::FakeAddr,
     stream::quic_code,
     tuning::{HANDSHAKE_MAX, Reach},
 };
@@ -241,7 +242,9 @@ async fn shake_hands(
     if !endpoint.shared().can_reach(address) {
         return Err(unroutable(&"this address family is not available"));
     }
-    check_route(address).map_err(|error| unroutable(&error))?;
+    if FakeAddr::of(address.ip()).is_none() {
+        check_route(address).map_err(|error| unroutable(&error))?;
+    }
     let config = endpoint.configs().client(&peer, Reach::of(address.ip()));
     let connecting =
         endpoint.noq().connect_with(config, address, "p2pos").map_err(|error| unroutable(&error))?;

@@ -8,7 +8,7 @@ use std::{
 use noq::{ClientConfig, EndpointConfig, NoneTokenStore, ServerConfig, TokioRuntime, TransportConfig};
 use p2pos_identity::{PeerId, SecretKey};
 use p2pos_noise_quic::{
-    QUIC_VERSION, cid_generator, client_crypto, probe::StrangerFilter, reset_key, server_crypto, token_key,
+    Handshakes, QUIC_VERSION, cid_generator, probe::StrangerFilter, reset_key, token_key,
 };
 use p2pos_peer_protocol::EndCode;
 use tokio::{
@@ -21,7 +21,7 @@ use crate::{
     accept,
     connection::Connection,
     error::BindError,
-    socket::{Listen, Mux, Shared, SocketCounters},
+    socket::{Listen, Shared, SocketCounters, Survivors},
     stream::quic_code,
     tuning::{
         self, ACCEPT_QUEUE, CLOSE_WAIT_MAX, INCOMING_BYTES_ALL, INCOMING_BYTES_EACH, INCOMING_WAITING_MAX,
@@ -89,14 +89,13 @@ impl Endpoint {
     /// [`BindError`] if the port is taken, or no address family works.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         let listen = Listen { port: config.port, ipv4: config.ipv4, ipv6: config.ipv6 };
-        let shared = Shared::bind(listen, StrangerFilter::new(&config.key))?;
+        let (shared, mux) = Shared::bind(listen, StrangerFilter::new(&config.key))?;
         let configs = Arc::new(Configs::new(config.key.clone()));
-        let socket = Box::new(Mux::new(shared.clone()));
         let server = configs.server(Reach::Internet).as_ref().clone();
         let noq = noq::Endpoint::new_with_abstract_socket(
             endpoint_config(&config.key),
             Some(server),
-            socket,
+            Box::new(mux),
             Arc::new(TokioRuntime),
         )?;
         let (sender, established) = mpsc::channel(ACCEPT_QUEUE);
@@ -117,6 +116,11 @@ impl Endpoint {
         self.inner.configs.key.peer_id()
     }
 
+    /// Works out beforehand what every handshake with `peer` needs: for contacts, of which there are few. Costs some 50 us.
+    pub fn expect(&self, peer: &PeerId) {
+        self.inner.configs.handshakes.expect(peer);
+    }
+
     /// The addresses of our sockets, as bound.
     #[must_use]
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
@@ -133,14 +137,35 @@ impl Endpoint {
         self.inner.shared.broken().await;
     }
 
-    /// Heals the sockets after a change of the network and makes every connection check its paths.
+    /// Heals broken sockets after a change of the network and makes every connection check its paths. Enough when our
+    /// sockets are bound to no address in particular and still work; else [`Endpoint::rebuild_sockets`].
     ///
     /// # Errors
     /// [`BindError`] if no socket can be bound any more; connections then wait for the next change.
     pub fn network_changed(&self) -> Result<(), BindError> {
         let healed = self.inner.shared.heal();
-        self.inner.noq.handle_network_change(None);
+        self.check_paths();
         healed
+    }
+
+    /// Closes all sockets and binds new ones, on the same port if that can be had within a tenth of a second; makes every
+    /// connection check its paths, and every relay flow be bound anew. Connections live on: those that we dialled open
+    /// paths from the new address, of those that we accepted the peer, or a relay, notices. Guess sockets are closed,
+    /// since whatever NAT bindings they had belong to the old network.
+    ///
+    /// Not cancel-safe: dropped halfway it leaves no sockets, which [`Endpoint::broken`] tells.
+    ///
+    /// # Errors
+    /// [`BindError`] if no socket can be bound any more; connections then wait for the next change.
+    pub async fn rebuild_sockets(&self) -> Result<(), BindError> {
+        let rebuilt = self.inner.shared.rebuild().await;
+        self.check_paths();
+        rebuilt
+    }
+
+    fn check_paths(&self) {
+        let survivors = Survivors { shared: self.inner.shared.clone() };
+        self.inner.noq.handle_network_change(Some(Arc::new(survivors)));
     }
 
     /// Datagrams that did not go the ordinary way.
@@ -187,6 +212,7 @@ fn endpoint_config(key: &SecretKey) -> EndpointConfig {
 /// noq's configurations, one per reach, made once.
 pub(crate) struct Configs {
     key: Arc<SecretKey>,
+    pub(crate) handshakes: Handshakes,
     transports: [Arc<TransportConfig>; Reach::ALL.len()],
     servers: [Arc<ServerConfig>; Reach::ALL.len()],
 }
@@ -200,7 +226,8 @@ impl std::fmt::Debug for Configs {
 impl Configs {
     fn new(key: Arc<SecretKey>) -> Self {
         let transports = Reach::ALL.map(tuning::transport);
-        let crypto = server_crypto(&key);
+        let handshakes = Handshakes::new(&key);
+        let crypto = handshakes.server();
         let tokens = token_key(&key);
         let servers = transports.each_ref().map(|transport| {
             let mut server = ServerConfig::new(crypto.clone(), tokens.clone());
@@ -212,7 +239,7 @@ impl Configs {
                 .incoming_buffer_size_total(INCOMING_BYTES_ALL);
             Arc::new(server)
         });
-        Self { key, transports, servers }
+        Self { key, handshakes, transports, servers }
     }
 
     pub(crate) fn server(&self, reach: Reach) -> Arc<ServerConfig> {
@@ -221,7 +248,7 @@ impl Configs {
 
     /// Address tokens are not kept: they would link our connections, and Retry is rare.
     pub(crate) fn client(&self, peer: &PeerId, reach: Reach) -> ClientConfig {
-        let mut client = ClientConfig::new(client_crypto(&self.key, peer));
+        let mut client = ClientConfig::new(self.handshakes.client(peer));
         client
             .version(QUIC_VERSION)
             .transport_config(self.transports[index(reach)].clone())

@@ -6,8 +6,9 @@
 //! that floor 3 could live on another QUIC.
 //!
 //! Files, outside in: `endpoint` (bind, close), `dial` and `accept` (the two ways to a connection), `connection`, `stream`,
-//! `path`; below them `socket` (the abstract socket that noq sees), `classify` (whose packet is it), `recents` (who may get
-//! a stateless reset) and `tuning` (every number).
+//! `path` and `paths` (the ways of one connection, and opening and closing them); below them `mux` (ways that are no plain
+//! addresses, and the small packets beside QUIC), `socket` (the abstract socket that noq sees), `classify` (whose packet is
+//! it), `recents` (who may get a stateless reset) and `tuning` (every number).
 
 mod accept;
 mod classify;
@@ -15,19 +16,32 @@ mod connection;
 mod dial;
 mod endpoint;
 mod error;
+mod mux;
 mod path;
+mod paths;
 mod recents;
 mod socket;
 mod stream;
 mod tuning;
 
 pub use crate::{
-    classify::{Class, classify},
+    classify::{Class, GUESS, KNOCK, OPENER, classify},
     connection::{Connection, Traffic},
     dial::{Attempt, AttemptOutcome, DialError, Timeline},
     endpoint::{Config, Endpoint},
     error::{BindError, Lost, SendDatagramError, StreamEnd},
-    path::{PathInfo, PathKind},
+    mux::{
+        fake::{FakeAddr, FakeKind},
+        flow::{FlowTraffic, RelayFlow},
+        probe::{PROBE_BYTES_MAX, Probe, ProbeError, ProbeKind, Probes},
+        routes::RouteError,
+        tcp::TcpRelay,
+    },
+    path::{PathInfo, PathKind, Way},
+    paths::{
+        Abandoned, CandidateError, PathError, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths,
+        Pulse,
+    },
     socket::SocketCounters,
     stream::{RecvStream, SendEnd, SendStream, Stopped},
     tuning::Reach,

@@ -8,6 +8,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use noq::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt, congestion};
 use p2pos_traversal::{Scope, scope_of};
 
+use crate::mux::fake::FakeAddr;
+
 /// Requested size of each kernel socket buffer, bytes. The default (208 KiB) holds 3 ms of a 70 MiB/s burst; larger
 /// buffers alone were worth +20 % of bulk on two cores. The kernel gives what `net.core.{r,w}mem_max` allows.
 pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -53,6 +55,10 @@ pub(crate) const DATAGRAM_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Paths of one connection: local and public, IPv4 and IPv6, relay, and room for a hand-over (connectivity.md s5).
 const PATHS_MAX: u32 = 8;
+
+/// Candidates that a peer may tell us of, and have tried in a punching round: `CANDIDATES_MAX` of traversal. Each costs
+/// nine small packets at the most.
+const REMOTE_CANDIDATES_MAX: u8 = 32;
 
 /// Packets acknowledged by one ACK. Acknowledging every second packet (RFC 9000 s13.2.2) costs the sender as much as the
 /// packet itself; 10 matches one segmented batch and was worth +15 % of bulk. Small flows still get an ACK in time by
@@ -121,6 +127,10 @@ impl Reach {
     /// Judges an address, in IPv4 or IPv6 form alike.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
+        // What is behind a made-up address is anywhere.
+        if FakeAddr::of(address).is_some() {
+            return Self::Internet;
+        }
         match scope_of(address) {
             Scope::Loopback => Self::Loopback,
             Scope::Link | Scope::Lan => Self::Lan,
@@ -208,10 +218,11 @@ pub(crate) fn transport(reach: Reach) -> Arc<TransportConfig> {
         .max_concurrent_multipath_paths(PATHS_MAX)
         .send_observed_address_reports(true)
         .receive_observed_address_reports(true)
+        .max_remote_nat_traversal_addresses(REMOTE_CANDIDATES_MAX)
+        .server_handshake_migration(true)
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .default_path_max_idle_timeout(Some(IDLE_TIMEOUT))
-        .default_path_keep_alive_interval(Some(KEEP_ALIVE))
         .congestion_controller_factory(congestion_controller(reach));
     Arc::new(config)
 }

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -20,19 +20,28 @@ use tokio::{io::Interest, sync::Notify};
 
 use crate::tuning::SOCKET_BUFFER_BYTES;
 
+use super::{
+    counters::Counter,
+    message::{self, CAN_SEGMENT, Message},
+};
+
 /// Errors in a row after which a socket counts as broken until it is bound anew. A torn-down interface gives an endless
 /// row; a stray ICMP error gives one.
 const ERRORS_IN_A_ROW_MAX: u64 = 16;
 
 /// One UDP socket in one address family.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(crate) struct Family {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
     broken: AtomicBool,
+    /// The kernel refused to segment a message in pieces.
+    no_segments: AtomicBool,
     /// Told when the socket breaks.
     alarm: Arc<Notify>,
+    /// Told when nobody shall wait for this socket any more.
+    closed: Notify,
 }
 
 /// A wait for the kernel's send buffer to have room.
@@ -45,9 +54,14 @@ impl Family {
         if local.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.set_nonblocking(true)?;
         socket.bind(&local.into())?;
-        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        Self::adopt(socket.into(), alarm)
+    }
+
+    /// Takes over a bound socket.
+    pub(super) fn adopt(socket: std::net::UdpSocket, alarm: Arc<Notify>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let io = tokio::net::UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new((&io).into())?;
         for result in [
             state.set_send_buffer_size((&io).into(), SOCKET_BUFFER_BYTES),
@@ -58,7 +72,8 @@ impl Family {
             }
         }
         let local = io.local_addr()?;
-        Ok(Self { io, state, local, broken: AtomicBool::new(false), alarm })
+        let (broken, no_segments) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { io, state, local, broken, no_segments, alarm, closed: Notify::new() })
     }
 
     pub(super) fn local(&self) -> SocketAddr {
@@ -78,13 +93,19 @@ impl Family {
         self.state.max_gso_segments().get()
     }
 
+    /// The same for [`Family::try_send_pieces`].
+    pub(super) fn segments_in_pieces_max(&self) -> usize {
+        let is_able = CAN_SEGMENT && !self.no_segments.load(Ordering::Relaxed);
+        if is_able { self.segments_max() } else { 1 }
+    }
+
     /// Receives a batch. Errors are counted in `failures` and never returned: they would end noq's endpoint task.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
-        failures: &AtomicU64,
+        failures: &Counter,
     ) -> Poll<usize> {
         let mut in_a_row = 0;
         while !self.is_broken() {
@@ -98,7 +119,7 @@ impl Family {
                 Ok(count) => return Poll::Ready(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    failures.fetch_add(1, Ordering::Relaxed);
+                    failures.count();
                     in_a_row += 1;
                     if in_a_row >= ERRORS_IN_A_ROW_MAX {
                         self.give_up(&error);
@@ -116,12 +137,38 @@ impl Family {
         self.alarm.notify_one();
     }
 
+    /// Lets go of whoever waits for this socket, so that it can be closed and its port bound anew.
+    pub(super) fn retire(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+        self.closed.notify_waiters();
+    }
+
     pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit))
     }
 
-    /// Completes when a send is worth another try.
+    /// Sends a message made of several buffers, or with a hop limit of its own. Never waits.
+    pub(super) fn try_send_pieces(&self, message: &Message<'_>) -> io::Result<()> {
+        let sent = self.io.try_io(Interest::WRITABLE, || message::send(&self.io, message));
+        // EIO and EINVAL (5, 22): the device cannot segment, as in noq-udp.
+        let is_unable = |error: &io::Error| matches!(error.raw_os_error(), Some(5 | 22));
+        if message.segment.is_some() && sent.as_ref().is_err_and(is_unable) {
+            self.no_segments.store(true, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// Completes when a send is worth another try, with an error once the socket is retired.
     pub(super) fn writable(self: Arc<Self>) -> Writable {
-        Box::pin(async move { self.io.writable().await })
+        Box::pin(async move {
+            let closed = self.closed.notified();
+            if self.is_broken() {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            tokio::select! {
+                writable = self.io.writable() => writable,
+                () = closed => Err(io::ErrorKind::NotConnected.into()),
+            }
+        })
     }
 }

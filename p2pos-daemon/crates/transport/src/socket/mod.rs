@@ -1,63 +1,78 @@
 //! The one abstract socket that noq sees, over at most one real UDP socket per address family.
 //!
-//! Owns the real sockets, the decision which family a packet leaves by, the removal of packets that are not QUIC, and the
-//! silence towards strangers. Refuses to know connections and peers. noq is told that the socket is IPv6; IPv4 addresses
-//! cross the border in mapped form (RFC 4291 s2.5.5.2), so one endpoint serves both families, either of which may be missing.
+//! Owns the real sockets, the table of made-up addresses, the decision by which way a packet leaves, the removal of packets
+//! that are not QUIC, and the silence towards strangers. Refuses to know connections and peers. noq is told that the socket
+//! is IPv6; IPv4 addresses cross the border in mapped form (RFC 4291 s2.5.5.2), so one endpoint serves both families, either
+//! of which may be missing.
 //!
-//! The parts: [`family`] binds and drives one real socket; [`sender`] is what noq's tasks write to; this file merges
-//! receiving and holds what all parts share.
+//! The parts: [`family`] binds and drives one real socket, [`families`] both; [`sender`] is what noq's tasks write to and
+//! [`receiver`] what its endpoint reads from; [`ways`] adds and removes made-up addresses; this file holds what all share.
 
+mod counters;
+mod families;
 mod family;
+mod message;
+mod receiver;
 mod sender;
+mod ways;
 
 use std::{
     fmt,
-    io::{self, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroUsize,
-    pin::Pin,
+    net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
-    time::Instant,
+    task::Waker,
+    time::{Duration, Instant},
 };
 
-use noq::{AsyncUdpSocket, UdpSender};
-use noq_udp::RecvMeta;
+use bytes::Bytes;
+use noq::{FourTuple, NetworkChangeHint, PathId};
 use p2pos_noise_quic::probe::StrangerFilter;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
-    classify::{Class, keep_quic},
     error::BindError,
+    mux::{
+        fake::{FakeAddr, FakeKind},
+        probe::{Gate, Probes},
+        routes::Routes,
+    },
     recents::Recents,
-    tuning::{RESET_GRACE_AFTER_START, UDP_PAYLOAD_BYTES_MAX},
+    tuning::RESET_GRACE_AFTER_START,
 };
 
+use counters::Counters;
+use families::Families;
 use family::Family;
-use sender::{Role, Sender};
 
-/// Where to listen.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Listen {
-    pub(crate) port: Option<u16>,
-    pub(crate) ipv4: Option<Ipv4Addr>,
-    pub(crate) ipv6: Option<Ipv6Addr>,
+pub use counters::SocketCounters;
+pub(crate) use families::Listen;
+pub(crate) use receiver::Mux;
+
+/// Packets of TCP relays that wait for noq. Beyond that TCP is not read, and the relay keeps or drops them.
+const TCP_PACKETS_WAITING_MAX: usize = 256;
+
+/// How often a rebuilt socket tries to get its old port back before it takes another one, and the wait between: whoever
+/// still waits for the old socket lets go at its next turn, which is a matter of milliseconds.
+const SAME_PORT_REBIND_TRIES: u32 = 20;
+const SAME_PORT_REBIND_WAIT: Duration = Duration::from_millis(5);
+
+/// A socket of its own whose NAT binding the peer has hit: all it carries goes to and comes from one address.
+#[derive(Debug)]
+pub(crate) struct Guess {
+    fake: FakeAddr,
+    family: Arc<Family>,
+    /// In its own family's form.
+    remote: SocketAddr,
 }
 
-/// How often to look for a port that is free in both families before living with two different ones.
-const SAME_PORT_TRIES: usize = 8;
-
-/// The real sockets of this moment.
-#[derive(Debug, Default)]
-struct Families {
-    v4: Option<Arc<Family>>,
-    v6: Option<Arc<Family>>,
-    /// Whether this machine has ever had the family: if so, to be without it is damage.
-    expects_v4: bool,
-    expects_v6: bool,
+/// A packet that came by TCP.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    source: SocketAddr,
+    packet: Bytes,
 }
 
 /// What the mux, its senders and the endpoint share.
@@ -65,6 +80,14 @@ pub(crate) struct Shared {
     listen: Listen,
     callers: StrangerFilter,
     families: RwLock<Families>,
+    routes: RwLock<Routes<Guess>>,
+    gate: Mutex<Gate>,
+    /// Until somebody takes it.
+    probes: Mutex<Option<Probes>>,
+    inbound: mpsc::Sender<Inbound>,
+    tcp_relays: AtomicU64,
+    /// noq's endpoint task, to be woken when there is another socket to read.
+    reader: Mutex<Option<Waker>>,
     /// Raised by a socket that breaks.
     alarm: Arc<Notify>,
     recents: Mutex<Recents>,
@@ -75,99 +98,89 @@ pub(crate) struct Shared {
     counters: Counters,
 }
 
-/// Datagrams that did not go the ordinary way, since the start.
-#[derive(Debug, Default)]
-struct Counters {
-    relay: AtomicU64,
-    probe: AtomicU64,
-    unwanted_quic: AtomicU64,
-    unknown: AtomicU64,
-    answers_withheld: AtomicU64,
-    send_failures: AtomicU64,
-    receive_failures: AtomicU64,
-}
-
-/// A reading of the socket's counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SocketCounters {
-    /// Relay frames dropped, because nothing relays yet.
-    pub relay: u64,
-    /// Openers, guesses and knocks dropped, because nothing punches yet.
-    pub probe: u64,
-    /// QUIC packets of foreign versions, with connection ids too short to be ours, or not made with our PeerId.
-    pub unwanted_quic: u64,
-    /// Datagrams that are nothing we know.
-    pub unknown: u64,
-    /// Answers of the endpoint to strangers that were not sent.
-    pub answers_withheld: u64,
-    /// Batches that the kernel refused to send.
-    pub send_failures: u64,
-    /// Errors while receiving.
-    pub receive_failures: u64,
-}
-
 impl Shared {
     /// Binds the sockets. Must be called within a tokio runtime. `callers` knows who may reach QUIC.
-    pub(crate) fn bind(listen: Listen, callers: StrangerFilter) -> Result<Arc<Self>, BindError> {
+    pub(crate) fn bind(listen: Listen, callers: StrangerFilter) -> Result<(Arc<Self>, Mux), BindError> {
         let alarm = Arc::default();
-        let families = bind_families(listen, &alarm)?;
-        Ok(Arc::new(Self {
+        let families = Families::bind(listen, &alarm)?;
+        let (gate, probes) = Gate::new(now());
+        let (inbound, packets) = mpsc::channel(TCP_PACKETS_WAITING_MAX);
+        let shared = Arc::new(Self {
             listen,
             callers,
             families: RwLock::new(families),
+            routes: RwLock::default(),
+            gate: Mutex::new(gate),
+            probes: Mutex::new(Some(probes)),
+            inbound,
+            tcp_relays: AtomicU64::new(0),
+            reader: Mutex::default(),
             alarm,
             recents: Mutex::default(),
             started: now(),
             closing: AtomicBool::new(false),
             has_responder: AtomicBool::new(false),
             counters: Counters::default(),
-        }))
+        });
+        let mux = Mux::new(shared.clone(), packets);
+        Ok((shared, mux))
     }
 
     /// Builds anew every socket that is missing or broken, on the port it had where that is still free.
     pub(crate) fn heal(&self) -> Result<(), BindError> {
-        let mut families = self.families.write().unwrap_or_else(PoisonError::into_inner);
-        let ports = families.ports();
-        let port = self.listen.port.or(ports);
-        let (ipv4, ipv6) = (self.listen.ipv4.map(IpAddr::V4), self.listen.ipv6.map(IpAddr::V6));
-        // The failure of one family must not keep the other from healing.
-        let healed = [
-            heal_one(&mut families.v6, ipv6, port, &self.alarm),
-            heal_one(&mut families.v4, ipv4, port, &self.alarm),
-        ];
-        families.expects_v4 |= families.v4.is_some();
-        families.expects_v6 |= families.v6.is_some();
-        let is_empty = families.is_empty();
-        healed.into_iter().collect::<Result<(), BindError>>()?;
-        if is_empty { Err(BindError::NoFamily) } else { Ok(()) }
+        let healed = self.families_mut().heal(self.listen, &self.alarm);
+        self.wake_reader();
+        healed
+    }
+
+    /// Closes all sockets, guess sockets too, and binds new ones: on the old port if it can be had within a tenth of a
+    /// second, else on another unless the port is the user's.
+    ///
+    /// If dropped in between, the sockets are missing, which [`Shared::broken`] says.
+    pub(crate) async fn rebuild(self: &Arc<Self>) -> Result<(), BindError> {
+        self.routes_mut().remove_guesses();
+        let port = self.families().port();
+        self.families_mut().take_down();
+        let unfinished = Unfinished { shared: self };
+        let wish = Listen { port: self.listen.port.or(port), ..self.listen };
+        let mut tries = 1;
+        let rebuilt = loop {
+            match self.families_mut().heal(wish, &self.alarm) {
+                Err(BindError::PortTaken { .. }) if tries < SAME_PORT_REBIND_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(SAME_PORT_REBIND_WAIT).await;
+                }
+                Err(BindError::PortTaken { .. }) if self.listen.port.is_none() => {
+                    self.families_mut().take_down();
+                    break self.families_mut().heal(self.listen, &self.alarm);
+                }
+                other => break other,
+            }
+        };
+        drop(unfinished);
+        self.wake_reader();
+        self.bind_flows_anew();
+        rebuilt
     }
 
     /// Waits until a socket does not work; at once if that is so. Cancel-safe.
     pub(crate) async fn broken(&self) {
-        while self.is_whole() {
+        while self.families().is_whole() {
             self.alarm.notified().await;
         }
     }
 
-    fn is_whole(&self) -> bool {
-        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
-        [(&families.v4, families.expects_v4), (&families.v6, families.expects_v6)].into_iter().all(
-            |(family, is_expected)| match family {
-                Some(family) => !family.is_broken(),
-                None => !is_expected,
-            },
-        )
-    }
-
     /// The addresses of the real sockets.
     pub(crate) fn local_addresses(&self) -> Vec<SocketAddr> {
-        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
-        [&families.v4, &families.v6].into_iter().flatten().map(|family| family.local()).collect()
+        self.families().all().map(|family| family.local()).collect()
     }
 
-    /// Whether a socket of the address's family exists.
+    /// Whether there is a socket, or a way, to the address.
     pub(crate) fn can_reach(&self, remote: SocketAddr) -> bool {
-        self.family_for(remote.ip().to_canonical()).is_some()
+        match FakeAddr::of(remote.ip()) {
+            Some(fake) => self.routes().get(fake).is_some(),
+            None => self.family_for(remote.ip().to_canonical()).is_some(),
+        }
     }
 
     /// Notes a partner of a connection, who may get a stateless reset from now on.
@@ -182,16 +195,7 @@ impl Shared {
     }
 
     pub(crate) fn counters(&self) -> SocketCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        SocketCounters {
-            relay: read(&self.counters.relay),
-            probe: read(&self.counters.probe),
-            unwanted_quic: read(&self.counters.unwanted_quic),
-            unknown: read(&self.counters.unknown),
-            answers_withheld: read(&self.counters.answers_withheld),
-            send_failures: read(&self.counters.send_failures),
-            receive_failures: read(&self.counters.receive_failures),
-        }
+        self.counters.read()
     }
 
     /// Whether the endpoint itself may answer `remote` with `packet`.
@@ -212,27 +216,35 @@ impl Shared {
             || self.recents().contains(mapped_address(remote), now)
     }
 
-    fn recents(&self) -> MutexGuard<'_, Recents> {
-        self.recents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn family_for(&self, remote: IpAddr) -> Option<Arc<Family>> {
-        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
-        match remote {
-            IpAddr::V4(_) => families.v4.clone(),
-            IpAddr::V6(_) => families.v6.clone(),
+    /// Has noq look at all sockets again, because there is a new one.
+    fn wake_reader(&self) {
+        if let Some(reader) = lock(&self.reader).take() {
+            reader.wake();
         }
     }
 
-    fn count_dropped(&self, class: Class) {
-        let counter = match class {
-            Class::Quic => return,
-            Class::Relay => &self.counters.relay,
-            Class::Probe => &self.counters.probe,
-            Class::UnwantedQuic => &self.counters.unwanted_quic,
-            Class::Unknown => &self.counters.unknown,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+    fn recents(&self) -> MutexGuard<'_, Recents> {
+        lock(&self.recents)
+    }
+
+    fn families(&self) -> RwLockReadGuard<'_, Families> {
+        self.families.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn families_mut(&self) -> RwLockWriteGuard<'_, Families> {
+        self.families.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes(&self) -> RwLockReadGuard<'_, Routes<Guess>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes_mut(&self) -> RwLockWriteGuard<'_, Routes<Guess>> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn family_for(&self, remote: IpAddr) -> Option<Arc<Family>> {
+        self.families().of(remote)
     }
 }
 
@@ -242,69 +254,53 @@ impl fmt::Debug for Shared {
     }
 }
 
-impl Families {
-    fn is_empty(&self) -> bool {
-        self.v4.is_none() && self.v6.is_none()
-    }
+/// Tells whoever watches the sockets that a rebuilding was left halfway, or is done: both are worth a look.
+struct Unfinished<'a> {
+    shared: &'a Shared,
+}
 
-    /// The port in use, of either family.
-    fn ports(&self) -> Option<u16> {
-        self.v6.as_ref().or(self.v4.as_ref()).map(|family| family.local().port())
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.shared.alarm.notify_one();
     }
 }
 
-/// Binds both families, on one port if any port is free in both.
-fn bind_families(listen: Listen, alarm: &Arc<Notify>) -> Result<Families, BindError> {
-    for attempt in 1..=SAME_PORT_TRIES {
-        let v6 = bind_one(listen.ipv6.map(IpAddr::V6), listen.port, alarm)?;
-        let port = listen.port.or_else(|| v6.as_ref().map(|family| family.local().port()));
-        let v4 = match bind_one(listen.ipv4.map(IpAddr::V4), port, alarm) {
-            Err(BindError::PortTaken { .. }) if listen.port.is_none() && attempt < SAME_PORT_TRIES => {
-                continue;
+/// Tells noq which paths live on after a change of the network.
+///
+/// A path through a relay does: the relay binds our new address to the flow, and the peer notices nothing. A plain path
+/// does if the system would still send from the same address of ours; the rest is opened anew, which only a client can do.
+#[derive(Debug)]
+pub(crate) struct Survivors {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl NetworkChangeHint for Survivors {
+    fn is_path_recoverable(&self, _: PathId, path: FourTuple) -> bool {
+        let remote = real_address(path.remote());
+        match FakeAddr::of(remote.ip()).map(|fake| (fake.kind(), self.shared.can_reach(remote))) {
+            Some((FakeKind::Relay | FakeKind::TcpRelay, is_there)) => is_there,
+            Some((FakeKind::Guess | FakeKind::Peer, _)) => false,
+            None => {
+                let before = path.local_ip().map(|ip| ip.to_canonical());
+                before.is_some() && before == source_towards(remote)
             }
-            Err(BindError::PortTaken { .. }) if listen.port.is_none() => {
-                bind_one(listen.ipv4.map(IpAddr::V4), None, alarm)?
-            }
-            other => other?,
-        };
-        let (expects_v4, expects_v6) = (v4.is_some(), v6.is_some());
-        let families = Families { v4, v6, expects_v4, expects_v6 };
-        return if families.is_empty() { Err(BindError::NoFamily) } else { Ok(families) };
-    }
-    Err(BindError::NoFamily)
-}
-
-/// Binds a socket anew if it is missing or broken.
-fn heal_one(
-    family: &mut Option<Arc<Family>>,
-    ip: Option<IpAddr>,
-    port: Option<u16>,
-    alarm: &Arc<Notify>,
-) -> Result<(), BindError> {
-    if family.as_ref().is_none_or(|family| family.is_broken()) {
-        // Gone first, so that its port is free.
-        *family = None;
-        *family = bind_one(ip, port, alarm)?;
-    }
-    Ok(())
-}
-
-/// Binds one socket; `None` where it is not wanted or the machine lacks the family.
-fn bind_one(
-    ip: Option<IpAddr>,
-    port: Option<u16>,
-    alarm: &Arc<Notify>,
-) -> Result<Option<Arc<Family>>, BindError> {
-    let Some(ip) = ip else { return Ok(None) };
-    let local = SocketAddr::new(ip, port.unwrap_or(0));
-    match Family::bind(local, alarm.clone()) {
-        Ok(family) => Ok(Some(Arc::new(family))),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(BindError::PortTaken { local }),
-        Err(error) => {
-            tracing::info!(%local, %error, "this address family is not available");
-            Ok(None)
         }
     }
+}
+
+/// The address from which the system would send to `remote`; asking sends nothing.
+fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = match remote {
+        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(remote).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The runtime's clock, which tests can bend.
@@ -327,86 +323,26 @@ fn mapped_ip(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The receiving side, held by noq's endpoint task.
-#[derive(Debug)]
-pub(crate) struct Mux {
-    shared: Arc<Shared>,
-    /// Which family is asked first next time, so that a busy one cannot starve the other.
-    v4_first: bool,
-}
-
-impl Mux {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, v4_first: false }
-    }
-
-    /// Drops what is not QUIC from received batches and brings their addresses into noq's form.
-    fn sift(&self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) {
-        for (buf, meta) in bufs.iter_mut().zip(metas) {
-            meta.addr = mapped_address(meta.addr);
-            meta.dst_ip = meta.dst_ip.map(mapped_ip);
-            let received = &mut buf[..meta.len];
-            meta.len = keep_quic(received, meta.stride, &self.shared.callers, |class| {
-                self.shared.count_dropped(class);
-            });
-        }
+/// An address as its own family writes it.
+pub(crate) fn real_address(address: SocketAddr) -> SocketAddr {
+    match (address, address.ip().to_canonical()) {
+        (SocketAddr::V6(_), ip @ IpAddr::V4(_)) => SocketAddr::new(ip, address.port()),
+        (SocketAddr::V6(_), IpAddr::V6(_)) | (SocketAddr::V4(_), _) => address,
     }
 }
 
-impl AsyncUdpSocket for Mux {
-    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
-        let role = if self.shared.has_responder.swap(true, Ordering::Relaxed) {
-            Role::Connection
-        } else {
-            Role::Responder
-        };
-        Box::pin(Sender::new(self.shared.clone(), role))
-    }
-
-    fn poll_recv(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let (v4, v6) = {
-            let families = self.shared.families.read().unwrap_or_else(PoisonError::into_inner);
-            (families.v4.clone(), families.v6.clone())
-        };
-        let order = if self.v4_first { [v4, v6] } else { [v6, v4] };
-        self.v4_first = !self.v4_first;
-        for family in order.iter().flatten() {
-            let failures = &self.shared.counters.receive_failures;
-            if let Poll::Ready(count) = family.poll_recv(cx, bufs, metas, failures) {
-                self.sift(&mut bufs[..count], &mut metas[..count]);
-                return Poll::Ready(Ok(count));
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Always of IPv6 form: see the header of this file.
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        let port = self.shared.local_addresses().first().map_or(0, SocketAddr::port);
-        Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
-    }
-
-    /// noq sizes a receive slot as segments times the largest payload, and one slot never holds more than 64 KiB.
-    fn max_receive_segments(&self) -> NonZeroUsize {
-        const SLOT_BYTES: usize = 65_535;
-        NonZeroUsize::new(SLOT_BYTES.div_ceil(usize::from(UDP_PAYLOAD_BYTES_MAX)))
-            .unwrap_or(NonZeroUsize::MIN)
-    }
-
-    fn may_fragment(&self) -> bool {
-        let families = self.shared.families.read().unwrap_or_else(PoisonError::into_inner);
-        [&families.v4, &families.v6].into_iter().flatten().any(|family| family.may_fragment())
-    }
+/// Whether anything may be sent to a real address: not to groups, not to nobody.
+pub(crate) fn is_sendable(address: SocketAddr) -> bool {
+    let is_somebody = match address.ip() {
+        IpAddr::V4(ip) => !ip.is_broadcast() && !ip.is_multicast() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unspecified(),
+    };
+    is_somebody && address.port() != 0
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{io, net::Ipv4Addr};
 
     use p2pos_identity::SecretKey;
     use p2pos_traversal::{Candidate, CandidateKind};
@@ -419,7 +355,7 @@ mod tests {
 
     fn shared() -> Arc<Shared> {
         let listen = Listen { port: None, ipv4: Some(Ipv4Addr::LOCALHOST), ipv6: None };
-        Shared::bind(listen, StrangerFilter::new(&SecretKey::from_seed([1; 32]))).unwrap()
+        Shared::bind(listen, StrangerFilter::new(&SecretKey::from_seed([1; 32]))).unwrap().0
     }
 
     #[tokio::test(start_paused = true)]
@@ -497,6 +433,6 @@ mod tests {
         timeout(Duration::from_secs(20), shared.broken()).await.unwrap();
         drop(keeper);
         shared.heal().unwrap();
-        assert!(shared.is_whole());
+        assert!(shared.families().is_whole());
     }
 }

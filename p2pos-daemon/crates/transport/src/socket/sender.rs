@@ -1,30 +1,45 @@
-//! What noq's tasks send through: routes a batch to its family, splits what the kernel cannot take at once, and forgets
-//! what cannot be sent.
+//! What noq's tasks send through: finds the way of a batch, splits what the kernel cannot take at once, and forgets what
+//! cannot be sent.
 //!
 //! A packet that did not leave is a lost packet, and QUIC repairs those; an error returned from here would end the
 //! connection. So nothing here ever fails.
 
 use std::{
-    io,
-    net::{IpAddr, SocketAddr},
+    io::{self, IoSlice},
+    net::SocketAddr,
     num::NonZeroUsize,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use noq::UdpSender;
 use noq_udp::Transmit;
+use p2pos_relay::HEAD_BYTES;
 
-use crate::tuning::GSO_BATCH_BYTES_MAX;
+use crate::{
+    mux::{
+        fake::FakeAddr,
+        flow::{Carrier, Flow},
+        routes::Route,
+        tcp::Queue,
+    },
+    tuning::GSO_BATCH_BYTES_MAX,
+};
 
 use super::{
-    Shared,
+    Guess, Shared,
     family::{Family, Writable},
+    is_sendable,
+    message::Message,
+    real_address,
 };
 
 /// Segments that we let noq put in one batch; the kernel's own limit (`UDP_MAX_SEGMENTS`), noq uses fewer.
 const SEGMENTS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
+
+/// Set in the first byte of packets with a long header, those of the handshake (RFC 9000 s17.2).
+const LONG_HEADER: u8 = 0x80;
 
 /// Who sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +48,15 @@ pub(super) enum Role {
     Responder,
     /// A connection, talking to its own partner or probing a path.
     Connection,
+}
+
+/// What a batch wears on its way.
+#[derive(Clone, Copy)]
+enum Dress<'a> {
+    /// Nothing: it goes to the peer.
+    Plain,
+    /// The envelope of a relay flow.
+    Envelope(&'a Flow),
 }
 
 /// One task's way out.
@@ -55,34 +79,62 @@ impl Sender {
         Self { shared, role, sent: 0, waiting: None }
     }
 
+    fn poll_any(&mut self, transmit: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.role == Role::Responder && !self.shared.may_answer(transmit.destination, transmit.contents) {
+            self.shared.counters.answers_withheld.count();
+            return Poll::Ready(());
+        }
+        let destination = real_address(transmit.destination);
+        if let Some(fake) = FakeAddr::of(destination.ip()) {
+            return self.poll_way(fake, transmit, cx);
+        }
+        if !is_sendable(destination) {
+            self.shared.counters.unsendable.count();
+            return Poll::Ready(());
+        }
+        let Some(family) = self.shared.family_for(destination.ip()) else {
+            self.shared.counters.send_failures.count();
+            return Poll::Ready(());
+        };
+        let source =
+            transmit.src_ip.map(|ip| ip.to_canonical()).filter(|ip| ip.is_ipv4() == destination.is_ipv4());
+        let batch = Transmit { destination, src_ip: source, ..transmit.clone() };
+        self.poll_batch(&family, &batch, Dress::Plain, cx)
+    }
+
     /// Sends what is left of `batch`; pending while the kernel's buffer is full.
-    fn poll_batch(&mut self, family: &Arc<Family>, batch: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_batch(
+        &mut self,
+        family: &Arc<Family>,
+        batch: &Transmit<'_>,
+        dress: Dress<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         while self.sent < batch.contents.len() {
             if let Some(waiting) = &mut self.waiting {
                 let ready = ready!(waiting.as_mut().poll(cx));
                 self.waiting = None;
                 if ready.is_err() {
-                    self.count_failure();
+                    self.shared.counters.send_failures.count();
                     break;
                 }
             }
-            let segments = family.segments_max();
-            let piece = next_piece(batch, self.sent, segments);
-            match family.try_send(&piece) {
+            let segments = dress.segments_max(family);
+            let piece = next_piece(batch, self.sent, segments, dress.bytes());
+            match dress.try_send(family, &piece) {
                 Ok(()) => self.sent += piece.contents.len(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match self.role {
                     // noq does not come back to wait for these.
                     Role::Responder => break,
                     Role::Connection => self.waiting = Some(family.clone().writable()),
                 },
-                // The device cannot segment, and noq-udp has just noticed: the same bytes again, one by one.
-                Err(_) if piece.segment_size.is_some() && family.segments_max() < segments => {}
+                // The device cannot segment, which has just been noticed: the same bytes again, one by one.
+                Err(_) if piece.segment_size.is_some() && dress.segments_max(family) < segments => {}
                 Err(error) => {
                     self.forget_piece(&error, piece.contents.len());
                 }
             }
         }
-        self.sent = 0;
         Poll::Ready(())
     }
 
@@ -90,13 +142,78 @@ impl Sender {
         // Expected: that is how probing for the packet size finds the interface's limit.
         if !noq_udp::is_msg_size_err(error) {
             tracing::trace!(%error, len, "a batch could not be sent");
-            self.count_failure();
+            self.shared.counters.send_failures.count();
         }
         self.sent += len;
     }
 
-    fn count_failure(&self) {
-        self.shared.counters.send_failures.fetch_add(1, Ordering::Relaxed);
+    /// Sends to what a made-up address stands for.
+    fn poll_way(&mut self, fake: FakeAddr, batch: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        let route = self.shared.routes().get(fake).cloned();
+        match route {
+            Some(Route::Peer(ways)) => self.fan_out(&ways, batch),
+            Some(Route::Guess(guess)) => {
+                let batch = to_guess(&guess, batch);
+                return self.poll_batch(&guess.family, &batch, Dress::Plain, cx);
+            }
+            Some(Route::Flow(flow)) => match flow.carrier() {
+                Carrier::Tcp(queue) => queue_up(&flow, queue, batch),
+                Carrier::Udp(relay) => {
+                    let batch = Transmit { destination: *relay, src_ip: None, ..batch.clone() };
+                    let Some(family) = self.shared.family_for(relay.ip()) else {
+                        self.shared.counters.send_failures.count();
+                        return Poll::Ready(());
+                    };
+                    return self.poll_batch(&family, &batch, Dress::Envelope(&flow), cx);
+                }
+            },
+            // Expected after a way was removed; a peer may also have made one up among its candidates.
+            None => self.shared.counters.unsendable.count(),
+        }
+        Poll::Ready(())
+    }
+
+    /// Copies a packet of the handshake to every way; never waits, because the others would wait too. Data does not
+    /// take this road: it would be sent as many times as there are ways.
+    fn fan_out(&self, ways: &[SocketAddr], batch: &Transmit<'_>) {
+        let is_handshake = batch.contents.first().is_some_and(|first| first & LONG_HEADER != 0);
+        if !is_handshake {
+            return self.shared.counters.unsendable.count();
+        }
+        for way in ways {
+            if self.send_copy(*way, batch).is_err() {
+                self.shared.counters.send_failures.count();
+            }
+        }
+    }
+
+    fn send_copy(&self, way: SocketAddr, batch: &Transmit<'_>) -> io::Result<()> {
+        let missing = || io::Error::from(io::ErrorKind::NotConnected);
+        let Some(fake) = FakeAddr::of(way.ip()) else {
+            let family = self.shared.family_for(way.ip()).ok_or_else(missing)?;
+            return send_all(
+                &family,
+                &Transmit { destination: way, src_ip: None, ..batch.clone() },
+                Dress::Plain,
+            );
+        };
+        let route = self.shared.routes().get(fake).cloned();
+        match route.ok_or_else(missing)? {
+            // A way of ways would multiply.
+            Route::Peer(_) => Err(missing()),
+            Route::Guess(guess) => send_all(&guess.family, &to_guess(&guess, batch), Dress::Plain),
+            Route::Flow(flow) => match flow.carrier() {
+                Carrier::Tcp(queue) => {
+                    queue_up(&flow, queue, batch);
+                    Ok(())
+                }
+                Carrier::Udp(relay) => {
+                    let family = self.shared.family_for(relay.ip()).ok_or_else(missing)?;
+                    let batch = Transmit { destination: *relay, src_ip: None, ..batch.clone() };
+                    send_all(&family, &batch, Dress::Envelope(&flow))
+                }
+            },
+        }
     }
 }
 
@@ -106,20 +223,10 @@ impl UdpSender for Sender {
         transmit: &Transmit<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.role == Role::Responder && !this.shared.may_answer(transmit.destination, transmit.contents) {
-            this.shared.counters.answers_withheld.fetch_add(1, Ordering::Relaxed);
-            return Poll::Ready(Ok(()));
-        }
-        let destination = real_address(transmit.destination);
-        let Some(family) = this.shared.family_for(destination.ip()) else {
-            this.count_failure();
-            return Poll::Ready(Ok(()));
-        };
-        let source =
-            transmit.src_ip.map(|ip| ip.to_canonical()).filter(|ip| ip.is_ipv4() == destination.is_ipv4());
-        let batch = Transmit { destination, src_ip: source, ..transmit.clone() };
-        ready!(this.poll_batch(&family, &batch, cx));
+        ready!(self.poll_any(transmit, cx));
+        // Also where the way vanished while its socket was waited for: the next batch begins at its beginning.
+        self.sent = 0;
+        self.waiting = None;
         Poll::Ready(Ok(()))
     }
 
@@ -128,19 +235,83 @@ impl UdpSender for Sender {
     }
 }
 
-/// An address as its own family writes it.
-fn real_address(address: SocketAddr) -> SocketAddr {
-    match (address, address.ip().to_canonical()) {
-        (SocketAddr::V6(_), ip @ IpAddr::V4(_)) => SocketAddr::new(ip, address.port()),
-        (SocketAddr::V6(_), IpAddr::V6(_)) | (SocketAddr::V4(_), _) => address,
+impl Dress<'_> {
+    /// Bytes before each packet.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Envelope(_) => HEAD_BYTES,
+        }
+    }
+
+    fn segments_max(self, family: &Family) -> usize {
+        match self {
+            Self::Plain => family.segments_max(),
+            Self::Envelope(_) => family.segments_in_pieces_max(),
+        }
+    }
+
+    fn try_send(self, family: &Family, piece: &Transmit<'_>) -> io::Result<()> {
+        match self {
+            Self::Plain => family.try_send(piece),
+            Self::Envelope(flow) => send_in_envelopes(flow, family, piece),
+        }
     }
 }
 
-/// Cuts the next piece that one `sendmsg` can take: whole segments, at most `segments_max` and at most 64 KiB together.
-fn next_piece<'a>(batch: &Transmit<'a>, sent: usize, segments_max: usize) -> Transmit<'a> {
+/// Sends a piece with a head before each packet: one system call, and no payload is copied.
+fn send_in_envelopes(flow: &Flow, family: &Family, piece: &Transmit<'_>) -> io::Result<()> {
+    let segment = piece.segment_size.unwrap_or(piece.contents.len()).max(1);
+    // Each head has its own count, and a try that did not succeed has used some up: gaps mean nothing to the relay.
+    let heads: Option<Vec<_>> = piece.contents.chunks(segment).map(|packet| flow.head(packet)).collect();
+    let Some(heads) = heads else { return Ok(()) };
+    let slices: Vec<IoSlice<'_>> = heads
+        .iter()
+        .zip(piece.contents.chunks(segment))
+        .flat_map(|(head, packet)| [IoSlice::new(head), IoSlice::new(packet)])
+        .collect();
+    let segment = piece.segment_size.and_then(|segment| u16::try_from(segment + HEAD_BYTES).ok());
+    let message = Message { to: piece.destination, slices: &slices, segment, ecn: piece.ecn, ttl: None };
+    family.try_send_pieces(&message)?;
+    flow.note_sent(heads.len(), piece.contents.len());
+    Ok(())
+}
+
+/// Hands a batch to a TCP connection.
+fn queue_up(flow: &Flow, queue: &Queue, batch: &Transmit<'_>) {
+    let segment = batch.segment_size.unwrap_or(batch.contents.len()).max(1);
+    for packet in batch.contents.chunks(segment) {
+        let Some(head) = flow.head(packet) else { continue };
+        match queue.push(&head, packet) {
+            0 => {}
+            dropped => flow.note_dropped(dropped),
+        }
+        flow.note_sent(1, packet.len());
+    }
+}
+
+/// The batch as it leaves by a guess socket, which has one partner and one address.
+fn to_guess<'a>(guess: &Guess, batch: &Transmit<'a>) -> Transmit<'a> {
+    Transmit { destination: guess.remote, src_ip: None, ..batch.clone() }
+}
+
+/// Sends a batch as far as that is possible at once.
+fn send_all(family: &Family, batch: &Transmit<'_>, dress: Dress<'_>) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < batch.contents.len() {
+        let piece = next_piece(batch, sent, dress.segments_max(family), dress.bytes());
+        dress.try_send(family, &piece)?;
+        sent += piece.contents.len();
+    }
+    Ok(())
+}
+
+/// Cuts the next piece that one `sendmsg` can take: whole segments, at most `segments_max` and, with `extra` bytes before
+/// each, at most 64 KiB together.
+fn next_piece<'a>(batch: &Transmit<'a>, sent: usize, segments_max: usize, extra: usize) -> Transmit<'a> {
     let rest = &batch.contents[sent..];
     let segment = batch.segment_size.unwrap_or(rest.len()).max(1);
-    let segments = (GSO_BATCH_BYTES_MAX / segment).clamp(1, segments_max.max(1));
+    let segments = (GSO_BATCH_BYTES_MAX / (segment + extra)).clamp(1, segments_max.max(1));
     let len = rest.len().min(segment * segments);
     let segment_size = (len > segment).then_some(segment);
     Transmit { contents: &rest[..len], segment_size, ..batch.clone() }
@@ -164,7 +335,7 @@ mod tests {
         let mut sent = 0;
         let mut pieces = Vec::new();
         while sent < contents.len() {
-            let piece = next_piece(&batch, sent, segments_max);
+            let piece = next_piece(&batch, sent, segments_max, 0);
             pieces.push((piece.contents.len(), piece.segment_size));
             sent += piece.contents.len();
         }
@@ -187,6 +358,22 @@ mod tests {
         assert_eq!(pieces(&[0; 14_000], Some(1_452), 64), [(14_000, Some(1_452))]);
         assert_eq!(pieces(&[0; 1_200], None, 64), [(1_200, None)]);
         assert_eq!(pieces(&[0; 65_507], None, 64), [(65_507, None)]);
+    }
+
+    #[test]
+    fn envelopes_count_towards_what_one_call_can_take() {
+        let contents = vec![0; 64 * 1_452];
+        let batch = Transmit {
+            destination: ([192, 0, 2, 1], 9).into(),
+            ecn: None,
+            contents: &contents,
+            segment_size: Some(1_452),
+            src_ip: None,
+        };
+        let piece = next_piece(&batch, 0, 64, HEAD_BYTES);
+        let segments = piece.contents.len() / 1_452;
+        assert_eq!(piece.contents.len() % 1_452, 0);
+        assert!(segments * (1_452 + HEAD_BYTES) <= GSO_BATCH_BYTES_MAX, "{segments}");
     }
 
     #[test]

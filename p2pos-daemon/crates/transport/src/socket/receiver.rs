@@ -1,0 +1,336 @@
+//! The receiving side, held by noq's endpoint task: merges all sockets into one, sorts out what is not QUIC, and gives
+//! packets that came by an unusual way the made-up address of that way.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSliceMut},
+    net::{Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use noq::{AsyncUdpSocket, UdpSender};
+use noq_udp::RecvMeta;
+use p2pos_relay::{FIRST_BYTE, HEAD_BYTES};
+use tokio::sync::mpsc;
+
+use crate::{
+    classify::{Class, classify},
+    mux::{
+        fake::FakeAddr,
+        flow::{Flow, Received},
+        probe::{Offered, Source, kind_of},
+        routes::Origin,
+        sift::{Fate, sift},
+    },
+    tuning::UDP_PAYLOAD_BYTES_MAX,
+};
+
+use super::{
+    Guess, Inbound, Shared,
+    family::Family,
+    lock, mapped_address, mapped_ip, now,
+    sender::{Role, Sender},
+};
+
+/// Packets handed over per turn from where they wait in memory.
+const WAITING_PER_TURN_MAX: usize = 32;
+
+/// The receiving side.
+pub(crate) struct Mux {
+    shared: Arc<Shared>,
+    /// Packets that came by TCP.
+    inbound: mpsc::Receiver<Inbound>,
+    /// Packets of a batch that did not come from the batch's first source; never more than one turn's.
+    spilled: VecDeque<Spilled>,
+    /// Which source is asked first next time, so that a busy one cannot starve another.
+    turn: usize,
+}
+
+/// A packet that has to wait for the next call.
+struct Spilled {
+    source: SocketAddr,
+    ecn: Option<noq_udp::EcnCodepoint>,
+    packet: Vec<u8>,
+}
+
+impl fmt::Debug for Mux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mux").field("spilled", &self.spilled.len()).finish_non_exhaustive()
+    }
+}
+
+impl Mux {
+    pub(super) fn new(shared: Arc<Shared>, inbound: mpsc::Receiver<Inbound>) -> Self {
+        Self { shared, inbound, spilled: VecDeque::new(), turn: 0 }
+    }
+
+    /// Hands over packets that wait from the last turn.
+    fn take_spilled(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
+        let mut count = 0;
+        for (buf, meta) in bufs.iter_mut().zip(metas).take(WAITING_PER_TURN_MAX) {
+            let Some(Spilled { source, ecn, packet }) = self.spilled.pop_front() else { break };
+            *meta = fill(buf, &packet, source);
+            meta.ecn = ecn;
+            count += 1;
+        }
+        count
+    }
+
+    /// Hands over packets that came by TCP.
+    fn poll_inbound(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<usize> {
+        let mut count = 0;
+        for (buf, meta) in bufs.iter_mut().zip(metas).take(WAITING_PER_TURN_MAX) {
+            let Poll::Ready(Some(Inbound { source, packet })) = self.inbound.poll_recv(cx) else { break };
+            *meta = fill(buf, &packet, source);
+            count += 1;
+        }
+        if count == 0 { Poll::Pending } else { Poll::Ready(count) }
+    }
+
+    fn poll_family(
+        &mut self,
+        family: &Family,
+        guess: Option<&Guess>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<usize> {
+        let received = family.poll_recv(cx, bufs, metas, &self.shared.counters.receive_failures);
+        if let Poll::Ready(count) = received {
+            for (buf, meta) in bufs.iter_mut().zip(metas).take(count) {
+                self.sort_out(buf, meta, family, guess);
+            }
+        }
+        received
+    }
+
+    /// Leaves in a received batch what noq shall see, under the source that noq shall see.
+    fn sort_out(
+        &mut self,
+        buf: &mut IoSliceMut<'_>,
+        meta: &mut RecvMeta,
+        family: &Family,
+        guess: Option<&Guess>,
+    ) {
+        let Self { shared, spilled, .. } = self;
+        let from = meta.addr;
+        if FakeAddr::of(from.ip()).is_some() {
+            shared.counters.forged.count();
+            meta.len = 0;
+            return;
+        }
+        let entry = Entry { shared, family, guess, from };
+        let ecn = meta.ecn;
+        let sifted = sift(
+            &mut buf[..meta.len],
+            meta.stride,
+            |datagram| entry.judge(datagram),
+            |source, packet| spilled.push_back(Spilled { source, ecn, packet: packet.to_vec() }),
+        );
+        meta.len = sifted.len;
+        meta.stride = sifted.stride;
+        let source = sifted.source.unwrap_or_else(|| mapped_address(from));
+        meta.addr = source;
+        // Which address of ours a relay or a guess socket uses is not noq's business.
+        meta.dst_ip = if FakeAddr::of(source.ip()).is_some() { None } else { meta.dst_ip.map(mapped_ip) };
+    }
+}
+
+/// Puts a packet into a buffer of noq's.
+fn fill(buf: &mut IoSliceMut<'_>, packet: &[u8], source: SocketAddr) -> RecvMeta {
+    let mut meta = RecvMeta::default();
+    meta.addr = source;
+    meta.len = packet.len().min(buf.len());
+    meta.stride = meta.len;
+    buf[..meta.len].copy_from_slice(&packet[..meta.len]);
+    meta
+}
+
+/// How a datagram came in.
+struct Entry<'a> {
+    shared: &'a Shared,
+    family: &'a Family,
+    guess: Option<&'a Guess>,
+    /// In its own family's form.
+    from: SocketAddr,
+}
+
+impl Entry<'_> {
+    fn judge(&self, datagram: &mut [u8]) -> Fate {
+        let class = classify(datagram);
+        match class {
+            Class::Quic if self.shared.callers.admits(datagram) => self.source(),
+            Class::Quic | Class::UnwantedQuic => {
+                self.shared.counters.unwanted_quic.count();
+                Fate::Gone
+            }
+            Class::Relay => self.open(datagram),
+            Class::Unknown => {
+                self.shared.counters.unknown.count();
+                Fate::Gone
+            }
+            Class::Stun | Class::Opener | Class::Guess | Class::Knock => {
+                self.offer(class, datagram);
+                Fate::Gone
+            }
+        }
+    }
+
+    /// A QUIC packet as it is: from where it came, unless it came by a guess socket, which serves one address.
+    fn source(&self) -> Fate {
+        match self.guess {
+            None => Fate::Keep { source: mapped_address(self.from), skip: 0 },
+            Some(guess) if guess.remote == self.from => {
+                Fate::Keep { source: guess.fake.socket_addr(), skip: 0 }
+            }
+            Some(_) => {
+                self.shared.counters.unwanted_quic.count();
+                Fate::Gone
+            }
+        }
+    }
+
+    fn open(&self, frame: &[u8]) -> Fate {
+        let flow = self.shared.flow_of(Origin::Udp(self.from), frame);
+        match flow.as_ref().and_then(|flow| self.shared.open(flow, frame)) {
+            Some(Received::Packet) => {
+                let source = flow.map_or(self.from, |flow| flow.fake().socket_addr());
+                Fate::Keep { source, skip: HEAD_BYTES }
+            }
+            Some(Received::Answer(answer)) => {
+                self.shared.send_now(self.family, self.from, &answer, None).ok();
+                Fate::Gone
+            }
+            Some(Received::Noted) => Fate::Gone,
+            None => {
+                self.shared.counters.relay.count();
+                Fate::Gone
+            }
+        }
+    }
+
+    fn offer(&self, class: Class, datagram: &[u8]) {
+        let Some(kind) = kind_of(class) else { return };
+        let source = Source { from: self.from, via: self.guess.map(|guess| guess.fake) };
+        match lock(&self.shared.gate).offer(kind, datagram, source, now()) {
+            Offered::Taken => {}
+            Offered::Dropped => self.shared.counters.probe.count(),
+            Offered::Unasked => self.shared.counters.stun.count(),
+        }
+    }
+}
+
+impl Shared {
+    /// The flow that a frame claims to belong to.
+    pub(super) fn flow_of(&self, origin: Origin, frame: &[u8]) -> Option<Arc<Flow>> {
+        let vni = p2pos_relay::decode(frame).ok()?.vni;
+        self.routes().flow(origin, vni).cloned()
+    }
+
+    /// Opens a frame of a flow; a packet in it must be as good as one that came alone.
+    pub(super) fn open(&self, flow: &Flow, frame: &[u8]) -> Option<Received> {
+        let received = flow.open(frame).ok()?;
+        if matches!(received, Received::Packet) {
+            let packet = &frame[HEAD_BYTES..];
+            if classify(packet) != Class::Quic || !self.callers.admits(packet) {
+                self.counters.unwanted_quic.count();
+                return Some(Received::Noted);
+            }
+        }
+        Some(received)
+    }
+
+    /// Delivers a frame that came by TCP; waits while noq has enough to do.
+    pub(super) async fn deliver(&self, queue: &crate::mux::tcp::Queue, frame: bytes::Bytes) {
+        let flow = self.flow_of(Origin::Tcp(queue.id()), &frame);
+        let Some(flow) = flow.filter(|_| frame.first() == Some(&FIRST_BYTE)) else {
+            return self.counters.relay.count();
+        };
+        match self.open(&flow, &frame) {
+            Some(Received::Packet) => {
+                let inbound =
+                    Inbound { source: flow.fake().socket_addr(), packet: frame.slice(HEAD_BYTES..) };
+                // Refused only when the endpoint is gone, and this task with it.
+                self.inbound.send(inbound).await.ok();
+            }
+            Some(Received::Answer(answer)) => {
+                queue.push(&answer, &[]);
+            }
+            Some(Received::Noted) => {}
+            None => self.counters.relay.count(),
+        }
+    }
+}
+
+impl AsyncUdpSocket for Mux {
+    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
+        let role = if self.shared.has_responder.swap(true, Ordering::Relaxed) {
+            Role::Connection
+        } else {
+            Role::Responder
+        };
+        Box::pin(Sender::new(self.shared.clone(), role))
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let waiting = self.take_spilled(bufs, metas);
+        if waiting > 0 {
+            return Poll::Ready(Ok(waiting));
+        }
+        // Before the look at the sockets, so that one added meanwhile is not missed.
+        lock(&self.shared.reader).get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
+        let (v4, v6) = {
+            let families = self.shared.families();
+            (families.v4.clone(), families.v6.clone())
+        };
+        let guesses = self.shared.routes().guesses();
+        let sources = 3 + guesses.len();
+        self.turn = (self.turn + 1) % sources;
+        for source in (self.turn..sources).chain(0..self.turn) {
+            let received = match source {
+                0 => v6.as_ref().map(|family| self.poll_family(family, None, cx, bufs, metas)),
+                1 => v4.as_ref().map(|family| self.poll_family(family, None, cx, bufs, metas)),
+                2 => Some(self.poll_inbound(cx, bufs, metas)),
+                _ => {
+                    let guess = &guesses[source - 3];
+                    Some(self.poll_family(&guess.family, Some(guess), cx, bufs, metas))
+                }
+            };
+            if let Some(Poll::Ready(count)) = received {
+                return Poll::Ready(Ok(count));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Always of IPv6 form: see the header of the folder.
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        let port = self.shared.local_addresses().first().map_or(0, SocketAddr::port);
+        Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    /// noq sizes a receive slot as segments times the largest payload, and one slot never holds more than 64 KiB.
+    fn max_receive_segments(&self) -> NonZeroUsize {
+        const SLOT_BYTES: usize = 65_535;
+        NonZeroUsize::new(SLOT_BYTES.div_ceil(usize::from(UDP_PAYLOAD_BYTES_MAX)))
+            .unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.shared.families().all().any(|family| family.may_fragment())
+    }
+}
