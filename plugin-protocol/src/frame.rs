@@ -21,13 +21,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The first byte is not 0: whoever speaks there is no plugin, or has lost its place in the stream of frames.
-    #[error("the first byte of a frame is 0x{0:02x}, it must be 0")]
+    #[error("the first byte of a frame is 0x{0:02x}, it must be 0 [S-FRAME-3]")]
     Foreign(u8),
     /// A frame without content.
-    #[error("a frame of length 0")]
+    #[error("a frame of length 0 [S-FRAME-2]")]
     Empty,
     /// A frame larger than agreed.
-    #[error("a frame of {bytes} bytes, the limit is {max} bytes")]
+    #[error("a frame of {bytes} bytes, the limit is {max} bytes [S-FRAME-2]")]
     TooLarge {
         /// What the length prefix announced.
         bytes: u32,

@@ -202,9 +202,10 @@ impl Acceptor {
                 match auth {
                     Auth::LaunchToken(token) => Ok(Some(Opening::Token { token, hello })),
                     Auth::ClientNonce(client) => self.challenge(hello, client),
-                    Auth::None => {
-                        Err(self.reject(Code::AUTH, "a Hello without launch_token or client_nonce"))
-                    }
+                    Auth::None => Err(self.reject(
+                        Code::AUTH,
+                        "a Hello without launch_token or client_nonce [S-HELLO-3] [S-HELLO-4]",
+                    )),
                 }
             }
             Handshake::Challenge { .. }
@@ -212,7 +213,7 @@ impl Acceptor {
             | Handshake::Welcome(_)
             | Handshake::Refused(_)
             | Handshake::Attached => {
-                Err(self.reject(Code::PROTOCOL, "the first frame must be Hello or Attach"))
+                Err(self.reject(Code::PROTOCOL, "the first frame must be Hello or Attach [S-HELLO-1]"))
             }
         }
     }
@@ -223,7 +224,7 @@ impl Acceptor {
             return Ok(());
         }
         let message = format!(
-            "the plugin speaks versions {} to {}, this daemon {VERSION_MIN} to {VERSION_MAX}",
+            "the plugin speaks versions {} to {}, this daemon {VERSION_MIN} to {VERSION_MAX} [S-HELLO-2]",
             hello.min_version, hello.max_version
         );
         Err(self.reject(Code::VERSION, message))
@@ -231,7 +232,7 @@ impl Acceptor {
 
     fn challenge(&mut self, hello: Hello, client: [u8; 32]) -> Result<Option<Opening>, Rejection> {
         let Some(secret) = &self.config.endpoint_secret else {
-            return Err(self.reject(Code::AUTH, "this endpoint takes launch tokens only"));
+            return Err(self.reject(Code::AUTH, "this endpoint takes launch tokens only [S-HELLO-4]"));
         };
         let nonces = Nonces { client, server: self.config.server_nonce };
         let challenge = Handshake::Challenge {
@@ -254,12 +255,12 @@ impl Acceptor {
             return Ok(None);
         };
         let Handshake::AuthProof { client_proof } = handshake else {
-            return Err(self.reject(Code::PROTOCOL, "a Challenge is answered by AuthProof"));
+            return Err(self.reject(Code::PROTOCOL, "a Challenge is answered by AuthProof [S-HELLO-5]"));
         };
         let secret =
             self.config.endpoint_secret.as_ref().expect("only a daemon with a secret sends a Challenge");
         if !bool::from(secret.proof(PLUGIN_LABEL, &nonces).ct_eq(&client_proof)) {
-            return Err(self.reject(Code::AUTH, "the proof does not fit the endpoint secret"));
+            return Err(self.reject(Code::AUTH, "the proof does not fit the endpoint secret [S-HELLO-4]"));
         }
         Ok(Some(Opening::Proven { hello }))
     }
@@ -287,7 +288,9 @@ impl Acceptor {
             | Message::Ping(_)
             | Message::Pong(_)
             | Message::Body(_)
-            | Message::Unknown => Err(self.reject(Code::PROTOCOL, "nothing may be said before Welcome")),
+            | Message::Unknown => {
+                Err(self.reject(Code::PROTOCOL, "nothing may be said before Welcome [S-HELLO-1]"))
+            }
         }
     }
 

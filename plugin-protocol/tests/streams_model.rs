@@ -287,8 +287,8 @@ impl World {
             Read::Fin => {
                 assert!(way.is_finished || story.is_disturbed);
                 assert!(way.read == way.written || story.is_disturbed, "a fin comes after all bytes");
-                way.has_read_fin = true;
-                false
+                // To learn of the end is something: the daemon may have its last word to say now.
+                !std::mem::replace(&mut way.has_read_fin, true)
             }
             Read::Blocked => {
                 self.readers[side].insert(id);

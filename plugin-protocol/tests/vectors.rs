@@ -14,7 +14,7 @@ use std::{fs, path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use p2pos_plugin_protocol::{
-    code::{Code, End},
+    code::{Class, Code, End},
     driver::{self, GreetError, Inbox, RecvHalf, SendHalf, Session, Settings},
     frame,
     hello::{Acceptor, AcceptorConfig, Caller, Credential, EndpointSecret, Opening},
@@ -30,6 +30,9 @@ use tokio::{
     net::UnixStream,
     time::timeout,
 };
+
+/// Codes of one request that tell of a broken rule; the others tell of circumstances.
+const CITING_REQUEST_CODES: [Code; 3] = [Code::BAD_REQUEST, Code::UNKNOWN_METHOD, Code::LIMIT];
 
 /// They need to know what is registered, or the size that fits a path.
 const JUDGED_BY_THE_HOST: [&str; 4] =
@@ -230,7 +233,7 @@ async fn answer_hello(daemon: Value, socket: UnixStream) {
         Opening::Proven { hello } => acceptor.welcome(&hello, welcome(&daemon)),
         Opening::Attach { ticket } if is_good_ticket(&ticket) => acceptor.attached(),
         Opening::Token { .. } | Opening::Attach { .. } => {
-            acceptor.refuse(Refused::new(Code::AUTH, "not known here"))
+            acceptor.refuse(Refused::new(Code::AUTH, "not known here [S-HELLO-3] [S-ATTACH-2]"))
         }
     };
     write.write_all(&answer).await.unwrap();
@@ -319,6 +322,17 @@ impl Judge {
     }
 }
 
+/// Whoever is told of a broken rule finds it in SPEC.md: each rule that the message names is there.
+fn cites_a_rule(message: &str) -> Result<(), String> {
+    let spec = include_str!("../SPEC.md");
+    let cited: Vec<&str> = message.split("[S-").skip(1).filter_map(|rest| rest.split(']').next()).collect();
+    match cited.iter().find(|rule| !spec.contains(&format!("\n- [S-{rule}] "))) {
+        Some(unknown) => Err(format!("it cites S-{unknown}, which SPEC.md does not have")),
+        None if cited.is_empty() => Err(format!("it cites no rule: {message:?}")),
+        None => Ok(()),
+    }
+}
+
 /// The side that does wrong.
 struct Stranger {
     socket: UnixStream,
@@ -381,6 +395,7 @@ impl Stranger {
                 };
                 same("code", refused.code.number(), &case["code"])?;
                 same("rid", frame.rid.map_or(0, Rid::number), &case["rid"])?;
+                cites_a_rule(&refused.message)?;
                 self.expect_end().await
             }
             "error" => {
@@ -421,6 +436,9 @@ impl Stranger {
             return Err(format!("answered by {:?}", frame.message));
         };
         same("code", error.code.number(), &case["code"])?;
+        if error.code.class() == Class::Session || CITING_REQUEST_CODES.contains(&error.code) {
+            cites_a_rule(&error.message)?;
+        }
         same("rid", frame.rid.map_or(0, Rid::number), &case["rid"])?;
         same("stream", error.stream.map_or(0, |id| id.number()), &case["stream"])
     }

@@ -58,6 +58,8 @@ pub(super) struct Core {
     inbox_waker: Option<Waker>,
     /// Set once; from then on the session only winds up.
     end: Option<End>,
+    /// What we said why, if it was our side that ended it.
+    pub(super) last_word: String,
     /// Tells the end to whoever waits for it. A channel, because such waits come and go with every request, and each must
     /// take its waker along when it goes.
     pub(super) ended: watch::Sender<Option<End>>,
@@ -103,6 +105,7 @@ impl Core {
             inbox_logs: 0,
             inbox_waker: None,
             end: None,
+            last_word: String::new(),
             ended: watch::Sender::new(None),
             task: None,
             is_task_due: false,
@@ -172,6 +175,7 @@ impl Core {
         if end.code == Code::SLOW_CONSUMER {
             self.control.clear();
         }
+        reason.clone_into(&mut self.last_word);
         let body = match end.code {
             Code::SHUTTING_DOWN => Body::GoAway(GoAway { code: end.code, reason: reason.to_owned() }),
             code => Body::Error(ErrorReply::new(code, reason)),
@@ -202,7 +206,7 @@ impl Core {
     /// Closes with 106 if the other side asks and asks and never reads the answers.
     pub(super) fn check_control_queue(&mut self) {
         if self.control_bytes_waiting() > limits::CONTROL_QUEUE_BYTES_MAX {
-            self.fail(Violation { code: Code::SLOW_CONSUMER, what: "answers pile up and nobody reads them" });
+            self.fail(Violation { code: Code::SLOW_CONSUMER, what: "answers pile up and nobody reads them [S-FRAME-6]" });
         }
     }
 
@@ -218,7 +222,7 @@ impl Core {
             }
             Err(DecodeError::Violation { violation, .. }) => return Err(violation),
             Err(DecodeError::BadRequest { .. }) if self.settings.role == Role::Plugin => {
-                return Err(Violation::protocol("a message that only a plugin may send"));
+                return Err(Violation::protocol("a message that only a plugin may send [S-MSG-5]"));
             }
             Err(DecodeError::BadRequest { rid, opens, reply }) => {
                 if let Some(id) = opens {
@@ -229,7 +233,7 @@ impl Core {
             }
         };
         if !message.may_come_from(self.settings.role.other()) {
-            return Err(Violation::protocol("a message that the sender may not send here"));
+            return Err(Violation::protocol("a message that the sender may not send here [S-MSG-5]"));
         }
         match message {
             Message::Stream(message) => self.streams.handle(message),
@@ -241,14 +245,14 @@ impl Core {
             Message::Body(body) if body.is_answer() => self.handle_answer(rid, body),
             Message::Body(body) => self.handle_request(rid, body),
             Message::Handshake(_) => {
-                Err(Violation::protocol("a message of the handshake in an open session"))
+                Err(Violation::protocol("a message of the handshake in an open session [S-MSG-5]"))
             }
             Message::Unknown => {
                 self.stats.unknown_frames += 1;
                 if rid.is_some() {
                     self.say(
                         rid,
-                        Body::Error(ErrorReply::new(Code::UNKNOWN_METHOD, "this version does not know it")),
+                        Body::Error(ErrorReply::new(Code::UNKNOWN_METHOD, "this version does not know it [S-MSG-6]")),
                     );
                 }
                 Ok(())
@@ -300,7 +304,7 @@ impl Core {
 
     fn handle_request(&mut self, rid: Option<Rid>, body: Body) -> Result<(), Violation> {
         if rid.is_some_and(|rid| self.owed.contains_key(&rid)) {
-            return Err(Violation::protocol("a rid whose request is not answered yet"));
+            return Err(Violation::protocol("a rid whose request is not answered yet [S-REQ-1]"));
         }
         let opens = opened_by(&body);
         if rid.is_some() && self.owed.len() >= self.settings.requests_max as usize {
@@ -310,7 +314,7 @@ impl Core {
             self.refuse(
                 rid,
                 opens,
-                ErrorReply::new(Code::LIMIT, "too many requests are waiting for their answer"),
+                ErrorReply::new(Code::LIMIT, "too many requests are waiting for their answer [S-REQ-5]"),
             );
             return Ok(());
         }

@@ -62,7 +62,7 @@ where
             (error, answer)
         }
         Err(_) => {
-            let refused = Refused::new(Code::HANDSHAKE_TIMEOUT, "no whole Hello came in time");
+            let refused = Refused::new(Code::HANDSHAKE_TIMEOUT, "no whole Hello came in time [S-HELLO-1]");
             // Who has not said a byte is told nothing: it may be anybody.
             (GreetError::Timeout, (!buffer.is_empty()).then(|| acceptor.refuse(refused)))
         }

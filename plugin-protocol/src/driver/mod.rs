@@ -340,6 +340,12 @@ impl Session {
         self.shared.lock().end()
     }
 
+    /// Why this side ended the session, in words: the rule that the other side broke. Empty if it did not.
+    #[must_use]
+    pub fn last_word(&self) -> String {
+        self.shared.lock().last_word.clone()
+    }
+
     /// What has passed through it so far.
     #[must_use]
     pub fn stats(&self) -> SessionStats {

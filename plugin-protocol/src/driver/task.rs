@@ -170,7 +170,7 @@ where
                 Ok(Some(length)) => length,
                 Ok(None) => return Ok(()),
                 Err(error) => {
-                    return Err(Violation { code: error.code(), what: "a frame of a length that cannot be" });
+                    return Err(Violation { code: error.code(), what: "a frame of a length that cannot be [S-FRAME-2]" });
                 }
             };
             core.stats.frames_in += 1;

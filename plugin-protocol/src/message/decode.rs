@@ -65,7 +65,7 @@ impl Frame {
     /// # Errors
     /// [`DecodeError`] says what to answer.
     pub fn decode(body: Bytes) -> Result<Self, DecodeError> {
-        let unreadable = Violation::protocol("a frame that is not a protobuf Frame");
+        let unreadable = Violation::protocol("a frame that is not a protobuf Frame [S-MSG-4]");
         let frame = pb::Frame::decode(body)
             .map_err(|_| DecodeError::Violation { rid: None, violation: unreadable })?;
         let rid = Rid::new(frame.rid);
@@ -75,7 +75,7 @@ impl Frame {
         let opens = if let pb::frame::Body::Open(open) = &body { StreamId::new(open.stream) } else { None };
         match message(body) {
             Ok(Message::Body(Body::Open(_))) if rid.is_none() => {
-                Err(bad_request(rid, opens, "an Open needs a rid".to_owned()))
+                Err(bad_request(rid, opens, "an Open needs a rid [S-REQ-2]".to_owned()))
             }
             Ok(message) => Ok(Self { rid, message }),
             Err(Wrong::Rule(violation)) => Err(DecodeError::Violation { rid, violation }),
@@ -85,7 +85,7 @@ impl Frame {
 }
 
 fn bad_request(rid: Option<Rid>, opens: Option<StreamId>, what: String) -> DecodeError {
-    let mut reply = ErrorReply::new(Code::BAD_REQUEST, what);
+    let mut reply = ErrorReply::new(Code::BAD_REQUEST, format!("{what} [S-REQ-8]"));
     reply.stream = opens;
     DecodeError::BadRequest { rid, opens, reply: Box::new(reply) }
 }
@@ -167,23 +167,23 @@ fn stream_closed(closed: &pb::StreamClosed) -> StreamClosed {
 
 fn hello_message(hello: pb::Hello) -> Checked<Handshake> {
     if hello.magic != hello::MAGIC {
-        return broken("Hello.magic must be \"p2pOS\"");
+        return broken("Hello.magic must be \"p2pOS\" [S-HELLO-2]");
     }
     if hello.features.len() > limits::FEATURES_MAX
         || hello.features.iter().any(|feature| feature.len() > limits::FEATURE_BYTES_MAX)
     {
-        return broken("Hello.features holds at most 32 names of at most 64 bytes");
+        return broken("Hello.features holds at most 32 names of at most 64 bytes [S-HELLO-6]");
     }
     if hello.sdk.len() > limits::SDK_BYTES_MAX {
-        return broken("Hello.sdk holds at most 128 bytes");
+        return broken("Hello.sdk holds at most 128 bytes [S-HELLO-6]");
     }
     let frame_bytes_max = or_default(hello.frame_bytes_max, limits::FRAME_BYTES_MAX);
     if !(limits::FRAME_BYTES_HARD_MIN..=limits::FRAME_BYTES_HARD_MAX).contains(&frame_bytes_max) {
-        return broken("Hello.frame_bytes_max must be 0, or 4096 to 16777215");
+        return broken("Hello.frame_bytes_max must be 0, or 4096 to 16777215 [S-HELLO-6]");
     }
     let stream_window_bytes = or_default(hello.stream_window_bytes, limits::STREAM_WINDOW_BYTES);
     if stream_window_bytes > limits::CREDIT_BYTES_MAX {
-        return broken("Hello.stream_window_bytes is at most 16777216");
+        return broken("Hello.stream_window_bytes is at most 16777216 [S-HELLO-6]");
     }
     let auth = match hello.auth {
         None => Auth::None,
@@ -191,7 +191,7 @@ fn hello_message(hello: pb::Hello) -> Checked<Handshake> {
             LaunchToken::from_env_text(&text).map_or(Auth::None, Auth::LaunchToken)
         }
         Some(pb::hello::Auth::ClientNonce(nonce)) => {
-            Auth::ClientNonce(bytes32(&nonce, "Hello.client_nonce must have 32 bytes")?)
+            Auth::ClientNonce(bytes32(&nonce, "Hello.client_nonce must have 32 bytes [S-HELLO-6]")?)
         }
     };
     let hello = Hello {
@@ -233,15 +233,24 @@ fn welcome_message(welcome: pb::Welcome) -> Checked<Welcome> {
 
 fn challenge_message(challenge: &pb::Challenge) -> Checked<Handshake> {
     Ok(Handshake::Challenge {
-        server_nonce: bytes32(&challenge.server_nonce, "Challenge.server_nonce must have 32 bytes")?,
-        server_proof: bytes32(&challenge.server_proof, "Challenge.server_proof must have 32 bytes")?,
+        server_nonce: bytes32(
+            &challenge.server_nonce,
+            "Challenge.server_nonce must have 32 bytes [S-HELLO-4]",
+        )?,
+        server_proof: bytes32(
+            &challenge.server_proof,
+            "Challenge.server_proof must have 32 bytes [S-HELLO-4]",
+        )?,
     })
 }
 
 fn auth_proof_message(proof: &pb::AuthProof) -> Checked<Handshake> {
     match proof.client_proof.as_ref().try_into() {
         Ok(client_proof) => Ok(Handshake::AuthProof { client_proof }),
-        Err(_) => rule(Violation { code: Code::AUTH, what: "AuthProof.client_proof must have 32 bytes" }),
+        Err(_) => rule(Violation {
+            code: Code::AUTH,
+            what: "AuthProof.client_proof must have 32 bytes [S-HELLO-4]",
+        }),
     }
 }
 
@@ -258,7 +267,7 @@ fn refused_message(refused: pb::Refused) -> Refused {
 fn attach_message(attach: &pb::Attach) -> Checked<Handshake> {
     match Ticket::from_bytes(&attach.ticket) {
         Some(ticket) => Ok(Handshake::Attach(ticket)),
-        None => rule(Violation { code: Code::AUTH, what: "Attach.ticket must have 16 bytes" }),
+        None => rule(Violation { code: Code::AUTH, what: "Attach.ticket must have 16 bytes [S-ATTACH-1]" }),
     }
 }
 
@@ -277,7 +286,8 @@ fn incoming_body(incoming: pb::Incoming) -> Checked<Incoming> {
         stream: stream(incoming.stream)?,
         peer: answered_peer(&incoming.peer)?,
         protocol: answered_name(&incoming.protocol)?,
-        kind: kind(incoming.kind).or_else(|_| broken("an Incoming of a Kind that was not agreed"))?,
+        kind: kind(incoming.kind)
+            .or_else(|_| broken("an Incoming of a Kind that was not agreed [S-MSG-7]"))?,
         path: path_kind(incoming.path),
         petname: some_text(incoming.petname),
         is_contact: incoming.is_contact,
@@ -426,7 +436,7 @@ fn subscribe_body(subscribe: &pb::Subscribe) -> Checked<Subscribe> {
 }
 
 fn stream(number: u32) -> Checked<StreamId> {
-    StreamId::new(number).map_or_else(|| broken("a stream with id 0"), Ok)
+    StreamId::new(number).map_or_else(|| broken("a stream with id 0 [S-STREAM-1]"), Ok)
 }
 
 const fn end(code: u32, app: u32) -> End {
@@ -466,19 +476,19 @@ fn name(text: &str) -> Checked<ProtocolName> {
 
 /// A name that a daemon wrote, where a mistake ends the session.
 fn answered_name(text: &str) -> Checked<ProtocolName> {
-    ProtocolName::parse(text).or_else(|_| broken("a ProtocolName against its grammar"))
+    ProtocolName::parse(text).or_else(|_| broken("a ProtocolName against its grammar [S-REQ-8]"))
 }
 
 /// A PeerId that a daemon wrote.
 fn answered_peer(text: &str) -> Checked<PeerId> {
-    peers::parse(text).or_else(|_| broken("a PeerId that is none"))
+    peers::parse(text).or_else(|_| broken("a PeerId that is none [S-REQ-8]"))
 }
 
 fn ticket(bytes: &[u8]) -> Checked<Option<Ticket>> {
     match (bytes, Ticket::from_bytes(bytes)) {
         ([], _) => Ok(None),
         (_, Some(ticket)) => Ok(Some(ticket)),
-        (_, None) => broken("a ticket must have 16 bytes"),
+        (_, None) => broken("a ticket must have 16 bytes [S-ATTACH-1]"),
     }
 }
 

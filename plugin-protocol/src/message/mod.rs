@@ -229,16 +229,16 @@ impl Message {
 
 /// Fault of a sender that ends the whole session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} ({code})")]
+#[error("{what}")]
 pub struct Violation {
     /// The code that answers it.
     pub code: Code,
-    /// Which rule was broken.
+    /// Which rule was broken, in words and by its name in SPEC.md.
     pub what: &'static str,
 }
 
 impl Violation {
-    /// A broken rule of the protocol: 100.
+    /// A broken rule of the protocol: 100. `what` cites the rule.
     #[must_use]
     pub const fn protocol(what: &'static str) -> Self {
         Self { code: Code::PROTOCOL, what }

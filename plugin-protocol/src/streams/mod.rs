@@ -377,10 +377,12 @@ impl Streams {
     /// As [`Streams::handle_open`].
     pub fn handle_bad_open(&mut self, id: StreamId) -> Result<(), Violation> {
         if id.opener() == self.book.config.role {
-            return Err(Violation::protocol("a stream opened with an id of the other side's"));
+            return Err(Violation::protocol("a stream opened with an id of the other side's [S-STREAM-1]"));
         }
         if id.number() <= self.book.last_opened_there {
-            return Err(Violation::protocol("a stream opened with an id not higher than the last"));
+            return Err(Violation::protocol(
+                "a stream opened with an id not higher than the last [S-STREAM-1]",
+            ));
         }
         self.book.last_opened_there = id.number();
         Ok(())
@@ -397,9 +399,18 @@ impl Streams {
             }
             StreamMessage::Window { stream, bytes } => self.handle_window(stream, bytes),
             StreamMessage::Datagram { flow, payload } => self.handle_datagram(flow, &payload),
-            StreamMessage::Reset { stream, end } => self.handle_reset(stream, end),
-            StreamMessage::StopSending { stream, end } => self.handle_stop(stream, end),
+            StreamMessage::Reset { stream, end } => self.handle_reset(stream, self.as_theirs(end)),
+            StreamMessage::StopSending { stream, end } => self.handle_stop(stream, self.as_theirs(end)),
             StreamMessage::StreamClosed { stream, facts } => self.handle_closed(stream, facts),
+        }
+    }
+
+    /// What the other side may say of an end [S-STREAM-8]: a plugin only that it was its own doing. Else one could make the
+    /// other plugin, or its user, believe that the path was lost or the daemon at fault.
+    fn as_theirs(&self, end: End) -> End {
+        match self.book.config.role {
+            Role::Daemon => End::app(end.app),
+            Role::Plugin => end,
         }
     }
 
@@ -411,17 +422,19 @@ impl Streams {
         if payload.len() > self.book.config.data_bytes_max as usize {
             return Err(Violation {
                 code: Code::FRAME_TOO_LARGE,
-                what: "a Data payload over data_bytes_max",
+                what: "a Data payload over data_bytes_max [S-STREAM-11]",
             });
         }
         let Some(slot) = live(&mut self.slots, &mut self.book, id)? else {
             return Ok(());
         };
         let What::Stream { recv, .. } = &mut slot.what else {
-            return Err(Violation::protocol("Data for something that is no muxed stream"));
+            return Err(Violation::protocol(
+                "Data for something that is no muxed stream [S-DGRAM-3] [S-ATTACH-4]",
+            ));
         };
         match recv.arrive(payload, fin) {
-            Arrival::AfterFin => return Err(Violation::protocol("Data after fin")),
+            Arrival::AfterFin => return Err(Violation::protocol("Data after fin [S-STREAM-5]")),
             Arrival::Overrun => self.book.reset(id, slot, End::new(Code::FLOW_CONTROL)),
             Arrival::Taken => {
                 if recv.is_due() {

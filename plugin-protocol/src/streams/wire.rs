@@ -19,7 +19,9 @@ impl Streams {
             return Ok(());
         };
         let Some(send) = slot.sender() else {
-            return Err(Violation::protocol("Window for something that is no muxed stream"));
+            return Err(Violation::protocol(
+                "Window for something that is no muxed stream [S-DGRAM-3] [S-ATTACH-4]",
+            ));
         };
         if send.grant(bytes) {
             if send.is_due() {
@@ -37,7 +39,7 @@ impl Streams {
             return Ok(());
         };
         let What::Flow(flow) = &mut slot.what else {
-            return Err(Violation::protocol("Datagram for something that is no flow"));
+            return Err(Violation::protocol("Datagram for something that is no flow [S-DGRAM-3]"));
         };
         if flow.ended.is_none() {
             flow.bytes_received += payload.len() as u64;
@@ -66,7 +68,9 @@ impl Streams {
             return Ok(());
         };
         let Some(send) = slot.sender() else {
-            return Err(Violation::protocol("StopSending for something that is no muxed stream"));
+            return Err(Violation::protocol(
+                "StopSending for something that is no muxed stream [S-DGRAM-3] [S-ATTACH-4]",
+            ));
         };
         if !send.is_over() {
             send.stop(end);
@@ -80,7 +84,7 @@ impl Streams {
 
     pub(super) fn handle_closed(&mut self, id: StreamId, facts: StreamClosed) -> Result<(), Violation> {
         if self.book.config.role == Role::Daemon {
-            return Err(Violation::protocol("only the daemon says StreamClosed"));
+            return Err(Violation::protocol("only the daemon says StreamClosed [S-MSG-5]"));
         }
         let Some(slot) = known(&mut self.slots, &mut self.book, id)? else {
             return Ok(());
@@ -253,7 +257,7 @@ fn known<'a>(
         false => id.number() <= book.last_opened_there,
     };
     if !was_opened {
-        return Err(Violation::protocol("a frame for a stream that was never opened"));
+        return Err(Violation::protocol("a frame for a stream that was never opened [S-STREAM-9]"));
     }
     let slot = slots.get_mut(&id).filter(|slot| !slot.is_over);
     if slot.is_none() {
