@@ -1,11 +1,12 @@
 //! The TOML file: values with their lines, unknown keys, and changes that keep what a person wrote around them.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use p2pos_control::{Failure, Problem};
+use p2pos_identity::replace_file;
 use toml_edit::{Document, DocumentMut, Item, Table, Value};
 
 use super::table::{KEYS, Key, Kind, nearest};
@@ -138,11 +139,7 @@ impl ConfigFile {
     fn replace(&self) -> io::Result<()> {
         let dir = self.path.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(dir)?;
-        let new = self.path.with_extension("toml.new");
-        let mut file = fs::File::create(&new)?;
-        file.write_all(self.text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
+        replace_file(&self.path, self.text.as_bytes())
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! Refuses to know: how one command runs (`serve`), when to offer them (`plugin`).
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use p2pos_identity::ProtocolName;
 use p2pos_plugin_protocol::message::Kind;
@@ -15,6 +20,7 @@ use crate::{
     plugin_id::PluginId,
     serve::Command,
     shared::{Link, Shared},
+    throttle::Throttle,
 };
 
 /// How long the commands of a plugin that is stopped may take, all together: SIGTERM, 2 s, SIGKILL, and the sweep.
@@ -45,6 +51,8 @@ impl Commands {
             stop: CancellationToken::new(),
             running: TaskTracker::new(),
         };
+        // One for all of a plugin's commands: more names do not buy more starts.
+        let throttle = Arc::new(Mutex::new(Throttle::new(Instant::now())));
         for serve in &manifest.serve {
             let command = Command {
                 serve: serve.clone(),
@@ -54,6 +62,7 @@ impl Commands {
                 env: env.clone(),
                 limits: manifest.limits.into(),
                 log: log.clone(),
+                throttle: throttle.clone(),
                 stop: commands.stop.clone(),
                 running: commands.running.clone(),
             };

@@ -14,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use p2pos_identity::replace_file;
 use p2pos_plugin_protocol::hello::EndpointSecret;
 use serde::Serialize;
 use thiserror::Error;
@@ -22,7 +23,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{grants::write_whole, hex, shared::random};
+use crate::{hex, shared::random};
 
 /// Longest path of a unix socket in bytes: `sun_path` has 108, one is the closing NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -111,7 +112,9 @@ impl Endpoint {
         let listener = UnixListener::bind(&path).map_err(io_error("cannot listen on the plugin socket"))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .map_err(io_error("cannot protect the plugin socket"))?;
-        endpoint.write_file().map_err(io_error("cannot write endpoint.json"))?;
+        let text = endpoint.file_text().map_err(io_error("cannot write endpoint.json"))?;
+        replace_file(&endpoint.file_path(), text.as_bytes())
+            .map_err(io_error("cannot write endpoint.json"))?;
         Ok((endpoint, listener))
     }
 
@@ -143,16 +146,18 @@ impl Endpoint {
                 io::Result::Ok(port)
             })
             .await?;
-        self.write_file()?;
+        let (path, text) = (self.file_path(), self.file_text()?);
+        let written = tokio::task::spawn_blocking(move || replace_file(&path, text.as_bytes())).await;
+        written.map_err(io::Error::other)??;
         Ok(tcp_text(*port))
     }
 
-    fn write_file(&self) -> io::Result<()> {
+    fn file_text(&self) -> io::Result<String> {
         let mut endpoints = vec![self.unix_text()];
         endpoints.extend(self.tcp_port.get().map(|port| tcp_text(*port)));
         let form = FileForm { version: 1, endpoints, boot_id: &self.boot_id, secret: &self.secret_hex };
         let text = serde_json::to_string_pretty(&form).map_err(io::Error::other)?;
-        write_whole(&self.file_path(), &format!("{text}\n"))
+        Ok(format!("{text}\n"))
     }
 
     /// Removes socket and file. They may be gone already.
@@ -208,17 +213,18 @@ pub(crate) fn is_same_user_unix(socket: &UnixStream) -> bool {
     socket.peer_cred().is_ok_and(|peer| peer.uid() == my_uid())
 }
 
-/// The same for a loopback TCP connection, by the kernel's table. A connection that is not in it is refused.
-pub(crate) async fn is_same_user_tcp(socket: &TcpStream) -> bool {
-    let (Ok(SocketAddr::V4(theirs)), Ok(SocketAddr::V4(ours))) = (socket.peer_addr(), socket.local_addr())
-    else {
-        return false;
-    };
+/// The same for loopback TCP connections, by the kernel's table: those that are ours. A connection that is not in it is
+/// refused. One reading of the table, which costs as much as the machine has connections, serves all of them.
+pub(crate) async fn same_users_tcp(sockets: Vec<TcpStream>) -> Vec<TcpStream> {
     let read = tokio::task::spawn_blocking(|| fs::read_to_string("/proc/net/tcp")).await;
-    match read {
-        Ok(Ok(table)) => owner_of(&table, theirs, ours) == Some(my_uid()),
-        Ok(Err(_)) | Err(_) => false,
-    }
+    let Ok(Ok(table)) = read else { return Vec::new() };
+    let is_ours = |socket: &TcpStream| match (socket.peer_addr(), socket.local_addr()) {
+        (Ok(SocketAddr::V4(theirs)), Ok(SocketAddr::V4(ours))) => {
+            owner_of(&table, theirs, ours) == Some(my_uid())
+        }
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    };
+    sockets.into_iter().filter(is_ours).collect()
 }
 
 /// The uid in the row of `/proc/net/tcp` whose own side is `local` and whose other side is `remote`.
@@ -283,10 +289,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loopback_connection_of_our_own_passes() {
+    async fn loopback_connections_of_our_own_pass() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
-        assert!(is_same_user_tcp(&accepted).await);
+        let (mut clients, mut accepted) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            accepted.push(listener.accept().await.unwrap().0);
+        }
+        assert_eq!(same_users_tcp(accepted).await.len(), 3);
     }
 }

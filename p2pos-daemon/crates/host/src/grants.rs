@@ -6,14 +6,9 @@
 //!
 //! Refuses to know: manifests, states. Everything here blocks on the disk.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
+use p2pos_identity::replace_file;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,7 +84,7 @@ impl Grants {
             None => granted.remove(id),
         };
         if granted != self.granted {
-            write_whole(&self.path, &to_text(&granted))?;
+            replace_file(&self.path, to_text(&granted).as_bytes())?;
             self.granted = granted;
         }
         Ok(())
@@ -133,19 +128,6 @@ fn to_text(granted: &BTreeMap<PluginId, Grant>) -> String {
     };
     let body = toml::to_string(&form).expect("strings, lists and a number are always TOML");
     format!("# Written by p2pos: what you allowed with `p2pos plugins enable`.\n{body}")
-}
-
-/// Replaces a file so that a crash leaves the old or the new one: write beside it, sync, rename, sync the directory.
-pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -196,7 +178,7 @@ mod tests {
         let id = PluginId::parse("a").unwrap();
         Grants::open(path.clone()).unwrap().set(&id, Some(grant("1"))).unwrap();
         // What a crash between write and rename leaves behind: half a new file beside the old one.
-        fs::write(path.with_extension("new"), "format = 1\n[plug").unwrap();
+        fs::write(path.with_extension("toml.new-1-0"), "format = 1\n[plug").unwrap();
         assert_eq!(Grants::open(path).unwrap().of(&id), Some(&grant("1")));
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use p2pos_plugin_protocol::{
     code::Code,
     driver::{self, GreetError},
@@ -25,13 +25,13 @@ use p2pos_plugin_protocol::{
     message::{Hello, LaunchToken, Refused, Ticket, Welcome},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Semaphore,
 };
 
 use crate::{
-    endpoint::{is_same_user_tcp, is_same_user_unix},
+    endpoint::{is_same_user_unix, same_users_tcp},
     permissions::{Permission, Permissions},
     session,
     shared::{Bearer, Shared, random},
@@ -46,6 +46,18 @@ const STRANGERS_MAX: usize = 32;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the last answer to somebody who is turned away may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How long we listen to somebody who was turned away, for their own end of file. A socket that is closed while unread
+/// bytes wait in it is reset, and then the other side may never see the answer that was sent before.
+const LINGER_WITHIN: Duration = Duration::from_secs(1);
+/// How much of it, in bytes: more than any plugin says before it has read its Welcome (256 KiB of Data, some frames).
+const LINGER_BYTES_MAX: usize = 512 * 1024;
+/// TCP connections whose owner is looked up at once. What comes meanwhile waits in the kernel, and costs us nothing.
+const BATCH_MAX: usize = 64;
+/// Pause after a batch in which another user's connections were: whoever knocks without end gets us to read the kernel's
+/// table fifty times a second and no more, and a plugin of ours waits for as long.
+const FOREIGN_PAUSE: Duration = Duration::from_millis(20);
+/// How often another user's knocking is told.
+const FOREIGN_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Who holds the secret of `endpoint.json` speaks as this; no plugin id has a colon.
 const SECRET_HOLDER: &str = "tool:endpoint";
@@ -69,10 +81,57 @@ pub(crate) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
 /// Accepts plugins on the TCP port until the host ends.
 pub(crate) async fn accept_tcp(listener: TcpListener, shared: Arc<Shared>) {
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let mut foreigners = Foreigners::default();
     while let Some(accepted) = shared.ending.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((socket, _)) => receive(Socket::Tcp(socket), &strangers, &shared),
-            Err(error) => pause_after(&error).await,
+        let first = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX
+            && let Some(Ok((socket, _))) = now_or_never(listener.accept()).await
+        {
+            batch.push(socket);
+        }
+        let came = batch.len();
+        let ours = same_users_tcp(batch).await;
+        let foreign = came - ours.len();
+        for socket in ours {
+            receive(Socket::Tcp(socket), &strangers, &shared);
+        }
+        if foreign > 0 {
+            foreigners.note(foreign, Instant::now());
+            tokio::time::sleep(FOREIGN_PAUSE).await;
+        }
+    }
+}
+
+/// What is there already. Accepting is cancel-safe.
+async fn now_or_never<T>(work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// Connections of other users of this machine: the daemon's log hears of them now and then, not of each.
+#[derive(Debug, Default)]
+struct Foreigners {
+    untold: usize,
+    told: Option<Instant>,
+}
+
+impl Foreigners {
+    fn note(&mut self, connections: usize, now: Instant) {
+        self.untold += connections;
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= FOREIGN_TOLD_EVERY) {
+            let connections = std::mem::take(&mut self.untold);
+            self.told = Some(now);
+            tracing::warn!(connections, "another user of this machine tried to connect as a plugin");
         }
     }
 }
@@ -106,15 +165,12 @@ struct Work {
 }
 
 async fn greet(socket: Socket, shared: &Arc<Shared>) -> Option<Work> {
-    let is_same_user = match &socket {
-        Socket::Unix(socket) => is_same_user_unix(socket),
-        Socket::Tcp(socket) => is_same_user_tcp(socket).await,
-    };
-    if !is_same_user {
-        tracing::warn!("another user of this machine tried to connect as a plugin");
-        return None;
-    }
     match socket {
+        // Nobody but us can enter the socket's folder, so this is no flood.
+        Socket::Unix(socket) if !is_same_user_unix(&socket) => {
+            tracing::warn!("another user of this machine tried to connect as a plugin");
+            None
+        }
         Socket::Unix(socket) => {
             let (read, write) = socket.into_split();
             greet_halves(read, write, |read, write| read.reunite(write).ok().map(RawIo::Unix), shared).await
@@ -145,8 +201,9 @@ where
             let waiting = shared.tickets().redeem(&ticket, Instant::now());
             let Some(waiting) = waiting else {
                 tracing::info!("a ticket was refused: unknown, used before or too old");
-                let message = "this ticket is unknown, was used before, or is too old";
-                return turn_away(&mut write, &acceptor, Refused::new(Code::AUTH, message)).await;
+                let message = "this ticket is unknown, was used before, or is too old [S-ATTACH-2]";
+                turn_away(read, write, acceptor.refuse(Refused::new(Code::AUTH, message))).await;
+                return None;
             };
             if !tell(&mut write, &acceptor.attached()).await {
                 tracing::debug!("a detached stream's socket left before Attached");
@@ -161,7 +218,10 @@ where
         Decision::Admit(bearer, hello) => {
             admit(read, write, (leftover, acceptor, hello, bearer), shared).await
         }
-        Decision::Refuse(refused) => turn_away(&mut write, &acceptor, refused).await,
+        Decision::Refuse(refused) => {
+            turn_away(read, write, acceptor.refuse(refused)).await;
+            None
+        }
     }
 }
 
@@ -185,14 +245,18 @@ where
     match driver::greet(read, write, &mut leftover, &mut acceptor).await {
         Ok(opening) => Some((opening, acceptor, leftover)),
         Err(error) => {
-            let spoke = match &error {
-                GreetError::Rejected(rejection) => rejection.spoke,
-                GreetError::Timeout | GreetError::Closed | GreetError::Io(_) => None,
+            let (spoke, was_answered) = match &error {
+                GreetError::Rejected(rejection) => (rejection.spoke, rejection.answer.is_some()),
+                GreetError::Timeout => (None, !leftover.is_empty()),
+                GreetError::Closed | GreetError::Io(_) => (None, false),
             };
             if let Some(foreign) = spoke {
                 tracing::warn!("{} spoke on the plugin socket: closed unanswered", name_of(foreign));
             } else {
                 tracing::info!(%error, "a connection on the plugin socket was turned away");
+            }
+            if was_answered {
+                listen_out(read).await;
             }
             None
         }
@@ -225,7 +289,7 @@ fn decide(opening: Opening, shared: &Shared) -> Decision {
                     sdk = hello.sdk,
                     "a launch token was refused: unknown, used before or too old"
                 );
-                let message = "this launch token is unknown, was used before, or is too old";
+                let message = "this launch token is unknown, was used before, or is too old [S-HELLO-3]";
                 Decision::Refuse(Refused::new(Code::AUTH, message))
             }
         },
@@ -278,13 +342,51 @@ where
     Some(Work { bearer, session, inbox })
 }
 
-async fn turn_away<W: AsyncWrite + Unpin>(
-    write: &mut W,
-    acceptor: &Acceptor,
-    refused: Refused,
-) -> Option<Work> {
-    if !tell(write, &acceptor.refuse(refused)).await {
+/// Says why not, so that it is heard: our end of file follows, and we read on until theirs.
+async fn turn_away<R, W>(mut read: R, mut write: W, refused: Bytes)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    if !tell(&mut write, &refused).await || write.shutdown().await.is_err() {
         tracing::debug!("a refused connection did not take its answer");
+        return;
     }
-    None
+    listen_out(&mut read).await;
+}
+
+/// Reads what somebody still says who was turned away, up to their end of file or a limit.
+async fn listen_out<R: AsyncRead + Unpin>(read: &mut R) {
+    let reading = async {
+        let mut unheard = BytesMut::with_capacity(4096);
+        let mut bytes = 0;
+        while bytes < LINGER_BYTES_MAX
+            && let Ok(more @ 1..) = read.read_buf(&mut unheard).await
+        {
+            bytes += more;
+            unheard.clear();
+        }
+    };
+    if tokio::time::timeout(LINGER_WITHIN, reading).await.is_err() {
+        tracing::debug!("a refused connection stays open at its end: it is closed all the same");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_knocking_stranger_does_not_fill_the_log() {
+        let begin = Instant::now();
+        let mut foreigners = Foreigners::default();
+        foreigners.note(1, begin);
+        assert_eq!(foreigners.untold, 0, "the first is told at once");
+        for n in 1..60_000 {
+            foreigners.note(1, begin + Duration::from_millis(n));
+        }
+        assert_eq!(foreigners.untold, 59_999);
+        foreigners.note(1, begin + FOREIGN_TOLD_EVERY);
+        assert_eq!(foreigners.untold, 0);
+    }
 }

@@ -19,13 +19,14 @@
 //! reaped (plugin-host.md B15). It refuses to know manifests, restarts, sockets of the plugin protocol.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
     },
+    path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -130,7 +131,11 @@ fn watch(arguments: Vec<OsString>) -> io::Result<()> {
     sweep()
 }
 
-/// Becomes the plugin's program. `arguments`: the guard's number, limits as `files=N` and `memory=N`, `--`, the command.
+/// Becomes the plugin's program. `arguments`: the guard's number, `dir=PATH`, limits as `files=N` and `memory=N`, `--`, the
+/// command.
+///
+/// The program's folder is entered here and nowhere earlier: it may lie on a share that does not answer, and this process
+/// is the first that has nobody else to keep waiting.
 fn enter(arguments: Vec<OsString>) -> io::Result<()> {
     let mut arguments = arguments.into_iter();
     let guard = arguments.next().and_then(|text| text.to_str()?.parse().ok()).and_then(Pid::from_raw);
@@ -142,6 +147,10 @@ fn enter(arguments: Vec<OsString>) -> io::Result<()> {
     rustix::process::setsid()?;
     let mut limits = ProcessLimits { files: u64::MAX, memory_bytes: None };
     for argument in arguments.by_ref().take_while(|argument| argument != "--") {
+        if let Some(dir) = argument.as_bytes().strip_prefix(b"dir=") {
+            enter_dir(Path::new(OsStr::from_bytes(dir)))?;
+            continue;
+        }
         match argument.to_str().and_then(|text| text.split_once('=')) {
             Some(("files", number)) => limits.files = parse_number(number)?,
             Some(("memory", number)) => limits.memory_bytes = Some(parse_number(number)?),
@@ -153,6 +162,11 @@ fn enter(arguments: Vec<OsString>) -> io::Result<()> {
         .map_err(|error| io::Error::other(format!("the limits cannot be set: {error}")))?;
     let error = Command::new(&program).args(arguments).exec();
     Err(io::Error::other(format!("{} cannot be run: {error}", program.display())))
+}
+
+fn enter_dir(dir: &Path) -> io::Result<()> {
+    let entered = std::env::set_current_dir(dir);
+    entered.map_err(|error| io::Error::other(format!("{} cannot be entered: {error}", dir.display())))
 }
 
 fn parse_number(text: &str) -> io::Result<u64> {

@@ -26,12 +26,12 @@ use crate::{
     endpoint::{Endpoint, EndpointError},
     grants::Grants,
     greeting, launch,
-    log::{LogTail, unix_ms},
+    log::{self, LogLine, LogTail, unix_ms},
     manifest,
     network::{Accepted, Network, NetworkEvent, Offer, Refusal},
-    offer,
+    offer::{self, Offered},
     permissions::{Permission, Permissions},
-    plugin::{Handle, Message, RECENT_LINES, Supervisor, Wish},
+    plugin::{Handle, Message, RECENT_LINES, Retirement, Supervisor, Wish},
     plugin_id::PluginId,
     sandbox::Sandbox,
     scan::{Watch, scan},
@@ -48,6 +48,8 @@ const UP_WITHIN: Duration = Duration::from_secs(605);
 const GONE_WITHIN: Duration = Duration::from_secs(25);
 /// How long all of them together may take when the daemon ends.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(30);
+/// How long the last lines of the plugins' logs may take to the disk.
+const LOGS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a tool may take from its token to its Hello.
 const TOOL_TOKEN_TTL: Duration = Duration::from_secs(60);
 
@@ -87,6 +89,9 @@ pub enum StartError {
         /// What came back.
         source: std::io::Error,
     },
+    /// No thread for the plugins' logs.
+    #[error("no thread for the plugins' logs can be started: {0}")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Which protocols a tool may open.
@@ -138,7 +143,8 @@ impl Host {
         let path = config.data_dir.join("grants.toml");
         let grants = Grants::open(path.clone()).map_err(|source| StartError::Disk { path, source })?;
         let (endpoint, listener) = Endpoint::open(&config.runtime_dir).await?;
-        let shared = Shared::new(config, network, endpoint, grants);
+        let log_writer = log::Writer::start().map_err(StartError::Thread)?;
+        let shared = Shared::new(config, network, (endpoint, grants, log_writer));
         let inner =
             Inner { shared: shared.clone(), plugins: Mutex::default(), retiring: CancellationToken::new() };
         let host = Self { inner: Arc::new(inner) };
@@ -188,7 +194,7 @@ impl Host {
             for (id, handle) in handles.iter() {
                 let is_installed = handle.facts.borrow().dir.starts_with(&self.shared().config.plugins_dir);
                 if is_installed && !found.iter().any(|(found, _)| found == id) {
-                    news.push((handle.clone(), Message::Retire { reason: "its directory is gone" }));
+                    news.push((handle.clone(), Message::Retire(Retirement::Removed)));
                 }
             }
             for (id, loaded) in found {
@@ -217,7 +223,7 @@ impl Host {
         let handles: Vec<Handle> = self.handles().values().cloned().collect();
         for handle in &handles {
             // An error means that this supervisor is over already.
-            let message = Message::Retire { reason: "the daemon ends" };
+            let message = Message::Retire(Retirement::DaemonEnds);
             if timeout(COMMAND_WITHIN, handle.messages.send(message)).await.is_err() {
                 tracing::warn!("a supervisor does not listen");
             }
@@ -236,9 +242,26 @@ impl Host {
             tracing::warn!("a plugin's connection did not end in time");
         }
         self.shared().endpoint.remove();
+        if timeout(LOGS_WITHIN, self.flush_logs()).await.is_err() {
+            tracing::warn!("the last lines of the plugins' logs were not written: the disk does not answer");
+        }
     }
 
-    /// Asks the plugin that serves one of the offered protocols. Takes 10 s at most, 20 s for a detached stream.
+    /// Waits until everything that plugins have logged so far is in their files. Only a disk that hangs makes this long.
+    pub async fn flush_logs(&self) {
+        self.shared().log_writer.flush().await;
+    }
+
+    /// Asks the plugin that serves one of the offered protocols, and hands out its end before it has answered: the peer's
+    /// first bytes may go there already.
+    ///
+    /// # Errors
+    /// What to tell the peer if nobody can be asked.
+    pub async fn ask(&self, offered: Offer) -> Result<Offered, Refusal> {
+        offer::ask(self.shared(), offered).await
+    }
+
+    /// Asks as [`Host::ask`] and waits for the answer. Takes 10 s at most, 20 s for a detached stream.
     ///
     /// # Errors
     /// What to tell the peer.
@@ -438,7 +461,19 @@ impl Host {
         self.report(id, &handle)
     }
 
-    /// The end of a plugin's log and what follows.
+    /// The end of the log file of a plugin that is known no more: one that was removed, or that its author ran. Empty if
+    /// there never was one.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn past_logs(&self, id: &PluginId, lines: usize) -> std::io::Result<Vec<LogLine>> {
+        self.flush_logs().await;
+        let path = self.shared().log_path(id);
+        let reading = tokio::task::spawn_blocking(move || log::last_lines(&path, lines));
+        reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+
+    /// The end of a plugin's log and what follows. Of a plugin that this daemon has not run yet, see [`Host::past_logs`].
     ///
     /// # Errors
     /// When there is no such plugin.

@@ -5,7 +5,7 @@
 //!                                  │ grants, log                                                       │
 //!   socket ─ greeting ─> session (one task each) <───────────── driver (plugin-protocol) ──────────────┘
 //!                                  │ open, directory, offer
-//!   bridge <── Network, Host::offer ── stream (frames, detached sockets, stream commands: one set of calls)
+//!   bridge <── Network, Host::ask ─── stream (frames, detached sockets, stream commands: one set of calls)
 //! ```
 //!
 //! | file | what it owns |
@@ -17,7 +17,7 @@
 //! | `spawner`, `guard`, `processes`, `sandbox` | processes that cannot outlive us |
 //! | `endpoint`, `greeting`, `tokens`, `tickets` | who may connect |
 //! | `session`, `open`, `offer`, `directory` | requests, registrations, grants in action |
-//! | `stream`, `serve`, `commands` | the plugin's end of a stream; stream commands |
+//! | `stream`, `serve`, `commands`, `throttle` | the plugin's end of a stream; stream commands, and how often |
 //! | `log` | what plugins say |
 //!
 //! Refuses to know: IP addresses, QUIC, keys, the command line. The daemon never waits for a plugin without a deadline.
@@ -49,6 +49,7 @@ mod snapshot;
 mod spawner;
 mod stream;
 mod supervise;
+mod throttle;
 mod tickets;
 mod tokens;
 
@@ -67,6 +68,7 @@ pub use crate::{
         Accepted, ConnectedPeer, ContactInfo, Network, NetworkEvent, Offer, OpenFailure, OpenRequest,
         OpenedInfo, Refusal,
     },
+    offer::{OfferAnswer, Offered, OfferedEnd},
     open::{OpenAnswer, PluginGone},
     permissions::{Permission, Permissions},
     plugin_id::{PLUGIN_ID_BYTES_MAX, PluginId, PluginIdError},

@@ -11,7 +11,7 @@ use std::{
 };
 
 use p2pos_plugin_protocol::{
-    code::{Code, End},
+    code::{Class, Code, End},
     driver::{Inbox, Session},
     limits::{PROTOCOLS_MAX, REQUESTS_MAX},
     message::{
@@ -64,7 +64,7 @@ pub(crate) async fn run(shared: Arc<Shared>, bearer: Bearer, session: Session, m
         }
     }
     let end = session.ended().await;
-    tracing::debug!(owner = &*bearer.owner, instance = bearer.instance, %end, "session over");
+    task.tell_end(end);
     task.leave(end).await;
 }
 
@@ -161,7 +161,7 @@ impl SessionTask {
             | Body::Shutdown(_) => {
                 let error = ErrorReply::new(
                     Code::BAD_REQUEST,
-                    "this message is not for the daemon, or answers nothing",
+                    "this message is not for the daemon, or answers nothing [S-MSG-5]",
                 );
                 self.answer(rid, Err(error));
             }
@@ -198,7 +198,7 @@ impl SessionTask {
             if registration.kind == Kind::Datagram && registration.attachment == Attachment::Socket {
                 return Err(ErrorReply::new(
                     Code::BAD_REQUEST,
-                    "datagrams cannot have a socket of their own",
+                    "datagrams cannot have a socket of their own [S-ATTACH-1]",
                 ));
             }
         }
@@ -250,7 +250,7 @@ impl SessionTask {
     fn open(&mut self, rid: Option<Rid>, open: Open) {
         // Without a rid there is no one to tell how it went; the protocol has no such Open.
         let Some(rid) = rid else {
-            let error = ErrorReply::new(Code::BAD_REQUEST, "Open needs a rid").about(open.stream);
+            let error = ErrorReply::new(Code::BAD_REQUEST, "Open needs a rid [S-REQ-2]").about(open.stream);
             return self.session.notify(Body::Error(error));
         };
         let pending = match self.may_open(&open).and_then(|()| self.adopt(&open)) {
@@ -303,7 +303,7 @@ impl SessionTask {
             (Kind::Datagram, Attachment::Socket) => {
                 return Err(ErrorReply::new(
                     Code::BAD_REQUEST,
-                    "datagrams cannot have a socket of their own",
+                    "datagrams cannot have a socket of their own [S-ATTACH-1]",
                 ));
             }
         };
@@ -404,6 +404,21 @@ impl SessionTask {
             if plugin.supervisor.send(message).await.is_err() {
                 tracing::debug!(owner = &*self.bearer.owner, "the supervisor is gone before its session");
             }
+        }
+    }
+
+    /// Whose fault it was decides who hears of it: the plugin's author reads its log, and the daemon's log has the rest.
+    fn tell_end(&self, end: End) {
+        let (owner, instance) = (&*self.bearer.owner, self.bearer.instance);
+        let is_quiet = matches!(end.code, Code::SHUTTING_DOWN | Code::REVOKED | Code::PLUGIN_GONE);
+        if is_quiet || end.code.class() != Class::Session {
+            tracing::debug!(owner, instance, %end, "session over");
+            return;
+        }
+        let why = self.session.last_word();
+        tracing::info!(owner, instance, %end, why, "a plugin's session was ended for its fault");
+        if let Some(plugin) = &self.bearer.plugin {
+            plugin.log.life(&format!("its session was ended: {end}: {why}; {}", end.code.hint()));
         }
     }
 

@@ -4,6 +4,7 @@
 //! The tables are behind plain locks that are held for a look or a change, never across an await.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -24,10 +25,11 @@ use crate::{
     endpoint::Endpoint,
     grants::Grants,
     greeting,
-    log::PluginLog,
+    log::{self, PluginLog},
     network::{Network, NetworkEvent},
     permissions::Permissions,
     plugin::Message,
+    plugin_id::PluginId,
     serve::Command,
     tickets::Tickets,
     tokens::Tokens,
@@ -41,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) config: HostConfig,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) endpoint: Endpoint,
+    pub(crate) log_writer: log::Writer,
     pub(crate) network_events: broadcast::Sender<NetworkEvent>,
     pub(crate) host_events: broadcast::Sender<HostEvent>,
     /// Sessions, greetings, minders: whatever must end before the host has ended.
@@ -92,13 +95,13 @@ impl Shared {
     pub(crate) fn new(
         config: HostConfig,
         network: Arc<dyn Network>,
-        endpoint: Endpoint,
-        grants: Grants,
+        (endpoint, grants, log_writer): (Endpoint, Grants, log::Writer),
     ) -> Arc<Self> {
         Arc::new(Self {
             config,
             network,
             endpoint,
+            log_writer,
             network_events: broadcast::Sender::new(EVENTS_MAX),
             host_events: broadcast::Sender::new(EVENTS_MAX),
             tasks: TaskTracker::new(),
@@ -134,6 +137,11 @@ impl Shared {
             self.tasks.spawn(greeting::accept_tcp(listener, self.clone()));
         };
         self.endpoint.tcp_text(accept).await
+    }
+
+    /// Where the plugin's log is.
+    pub(crate) fn log_path(&self, id: &PluginId) -> PathBuf {
+        self.config.log_dir.join(format!("{id}.log"))
     }
 
     /// A number for a run of a plugin or tool, never used before in this life of the daemon.

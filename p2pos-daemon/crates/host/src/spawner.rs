@@ -44,6 +44,9 @@ use crate::{
 /// Requests that may wait for the thread. One takes about a millisecond; more than this at once is a caller's bug, and
 /// is answered "busy".
 const REQUESTS_MAX: usize = 256;
+/// How long a start may take until the guard reports. It takes a few ms; a machine that swaps takes seconds. Longer than
+/// this, and the disk with our own program hangs: then the start has failed, and whoever asked can say so.
+const LAUNCH_WITHIN: Duration = Duration::from_secs(10);
 /// How often the thread looks after dying guards, while there are any.
 const TIDY_EVERY: Duration = Duration::from_millis(20);
 /// How long a guard may take to leave after its control socket ended; then it is killed itself.
@@ -81,6 +84,7 @@ pub(crate) struct Launch {
     /// How to run our guard: program and leading words.
     pub(crate) guard_exec: Vec<OsString>,
     pub(crate) exec: Vec<String>,
+    /// The program's folder. Nobody but the program waits if it does not answer.
     pub(crate) dir: PathBuf,
     /// The whole environment.
     pub(crate) env: Vec<(OsString, OsString)>,
@@ -100,10 +104,22 @@ pub(crate) enum LaunchError {
     Process(#[source] io::Error),
     #[error("too many processes are being started at once")]
     Busy,
+    #[error(
+        "nothing was heard of the process for {LAUNCH_WITHIN:?}: does the disk with p2pos itself answer?"
+    )]
+    Late,
 }
 
 /// Starts a process under a guard. Dropping the future after the start kills the process.
 pub(crate) async fn launch(launch: Launch) -> Result<Guarded, LaunchError> {
+    launch_within(launch, LAUNCH_WITHIN).await
+}
+
+async fn launch_within(launch: Launch, within: Duration) -> Result<Guarded, LaunchError> {
+    tokio::time::timeout(within, launch_at_leisure(launch)).await.unwrap_or(Err(LaunchError::Late))
+}
+
+async fn launch_at_leisure(launch: Launch) -> Result<Guarded, LaunchError> {
     let (answer, answered) = oneshot::channel();
     thread_requests()
         .try_send(Request::Start { launch: Box::new(launch), answer })
@@ -296,12 +312,14 @@ impl Keeper {
             .ok_or_else(|| io::Error::other("no guard command is configured"))?;
         let mut command = Command::new(program);
         command.args(again).arg("watch").arg(again.len().to_string()).args(again);
-        command.arg(format!("files={}", launch.limits.files));
+        let mut dir = OsString::from("dir=");
+        dir.push(&launch.dir);
+        command.arg(dir).arg(format!("files={}", launch.limits.files));
         if let Some(bytes) = launch.limits.memory_bytes {
             command.arg(format!("memory={bytes}"));
         }
         command.arg("--").args(&launch.exec);
-        command.env_clear().envs(launch.env.iter().map(|(key, value)| (key, value))).current_dir(&launch.dir);
+        command.env_clear().envs(launch.env.iter().map(|(key, value)| (key, value))).current_dir("/");
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
         let guard = command.spawn()?;
         self.guards.insert(guard.id());
@@ -373,4 +391,32 @@ fn send_stdio(control: &StdUnixStream, stdio: &[OwnedFd; 3]) -> io::Result<()> {
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     rustix::net::sendmsg(control, &[IoSlice::new(&[START])], &mut ancillary, SendFlags::empty())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch_of(guard: &[&str]) -> Launch {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        Launch {
+            guard_exec: guard.iter().map(OsString::from).collect(),
+            exec: vec!["true".to_owned()],
+            dir: "/".into(),
+            env: Vec::new(),
+            limits: ProcessLimits { files: 64, memory_bytes: None },
+            stdio: [null(), null(), null()],
+            adopts_orphans: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guard_that_never_reports_does_not_hold_up_its_start_for_ever_nor_anybody_else() {
+        let silent = launch_of(&["/bin/sh", "-c", "exec sleep 1000"]);
+        let outcome = launch_within(silent, Duration::from_millis(200)).await;
+        assert!(matches!(outcome, Err(LaunchError::Late)), "{outcome:?}");
+        let gone = launch_of(&["/no/such/guard"]);
+        let outcome = launch_within(gone, Duration::from_secs(20)).await;
+        assert!(matches!(outcome, Err(LaunchError::Guard(_))), "the thread works on: {outcome:?}");
+    }
 }

@@ -207,6 +207,19 @@ impl Machine {
         self.last_exit
     }
 
+    /// Whether it rests in this state, or will once it has stopped.
+    pub(crate) fn is_to_be(&self, state: State) -> bool {
+        match &self.phase {
+            Phase::Resting(resting) => *resting == state,
+            Phase::Stopping { then: Then::Rest(next, _), .. } => *next == state,
+            Phase::Stopping { .. }
+            | Phase::Starting { .. }
+            | Phase::Up { .. }
+            | Phase::Backoff { .. }
+            | Phase::Dev => false,
+        }
+    }
+
     /// When the next restart is tried.
     pub(crate) fn next_try(&self) -> Option<Instant> {
         match self.phase {

@@ -39,7 +39,7 @@ async fn a_plugin_starts_says_ready_and_leaves_in_order() {
     assert_eq!(test.host.plugin("org.a").unwrap().status, "half asleep");
     let down = test.host.stop_plugin("org.a").await.unwrap();
     assert_eq!((down.state, down.reason.as_str(), down.pid), (State::Stopped, "stopped by the user", None));
-    let log = test.log_text("org.a");
+    let log = test.log_text("org.a").await;
     for line in
         ["out   hello", "err   oops", "warn  by frame", "out   bye", "p2pos started, process", "exit code 0"]
     {
@@ -121,7 +121,7 @@ async fn a_plugin_that_ignores_shutdown_stdin_and_sigterm_is_killed() {
     let down = test.host.stop_plugin("org.deaf").await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(15));
     assert_eq!(down.last_exit, Some(p2pos_host::Exit::Signal(9)));
-    assert!(test.log_text("org.deaf").contains("not me"), "SIGTERM came first");
+    assert!(test.log_text("org.deaf").await.contains("not me"), "SIGTERM came first");
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_flood_of_output_is_cut_and_hurts_nobody() {
     drop(client);
     assert!(start.elapsed() < Duration::from_secs(5));
     test.host.stop_plugin("org.flood").await.unwrap();
-    assert!(test.log_text("org.flood").contains("lines dropped: more than 1048576 bytes a second"));
+    assert!(test.log_text("org.flood").await.contains("lines dropped: more than 1048576 bytes a second"));
     let bytes: u64 = ["org.flood.log", "org.flood.log.1"]
         .iter()
         .filter_map(|file| Some(fs::metadata(test.root.path().join("logs").join(file)).ok()?.len()))
@@ -293,4 +293,37 @@ async fn a_plugin_that_crashes_after_ready_comes_back_by_itself() {
     let follow = test.host.logs("org.crash", 5).unwrap();
     assert_eq!(follow.recent.len(), 5);
     tokio::time::timeout(LONG, test.host.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_running_plugin_whose_new_files_are_approved_runs_the_new_files() {
+    let test = TestHost::start().await;
+    let code = "plugin = started()\nsay('old')\nuntil_shutdown(plugin)";
+    test.install("org.change", "", code).await;
+    let old = test.host.enable("org.change").await.unwrap();
+    assert_eq!(test.host.enable("org.change").await.unwrap().pid, old.pid, "nothing changed: it runs on");
+    let main = test.plugin_dir("org.change").join("main.py");
+    fs::write(&main, "from mini import *\nplugin = started()\nsay('new')\nuntil_shutdown(plugin)\n").unwrap();
+    let new = test.host.enable("org.change").await.unwrap();
+    assert!(new.state.is_up() && new.pid != old.pid, "{new:?}");
+    test.logged("org.change", "out   new").await;
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_stays_one_line_with_a_mark() {
+    let test = TestHost::start().await;
+    let code = "plugin = started()\nprint('q' * 70000)\nprint('next', flush=True)\n\
+                plugin.send(LOG, field(1, 2) + field(2, 'z' * 70000))\nplugin.send(LOG, field(2, 'last'))\n\
+                until_shutdown(plugin)";
+    test.install("org.long", "", code).await;
+    test.host.enable("org.long").await.unwrap();
+    test.logged("org.long", "info  last").await;
+    test.logged("org.long", "out   next").await;
+    let log = test.log_text("org.long").await;
+    for letter in ["q", "z"] {
+        let long: Vec<&str> = log.lines().filter(|line| line.contains(&letter.repeat(100))).collect();
+        let [line] = long[..] else { panic!("{} lines", long.len()) };
+        assert_eq!(line.matches(letter).count(), 65_536, "{}", &line[..60]);
+        assert!(line.ends_with(" ... [cut: the line was too long]"));
+    }
 }

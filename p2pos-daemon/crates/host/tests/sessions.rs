@@ -13,13 +13,16 @@ use std::{
 };
 
 use common::{LONG, TestHost, config, connect, env, name, peer, until};
-use p2pos_host::{Code, ContactInfo, EventKind, Kind, NetworkEvent, State};
+use p2pos_host::{Code, ContactInfo, EventKind, Kind, NetworkEvent, PluginId, State};
 use p2pos_plugin_protocol::{
     client::{Client, Config, ConnectError, Error},
     driver::CallFailure,
     hello::{CallError, Credential, EndpointSecret},
     limits::PREFIX_BYTES,
-    message::{Body, Event, Frame, GoAway, LaunchToken, Message, Registration, Subscribe, Trust},
+    message::{
+        Accept, Body, Event, Frame, GoAway, Handshake, LaunchToken, Message, Registration, StreamId,
+        Subscribe, Trust,
+    },
 };
 
 fn socket_path(test: &TestHost) -> PathBuf {
@@ -127,9 +130,13 @@ async fn a_plugin_that_asks_for_tcp_gets_it_and_another_user_does_not_get_in() {
         let port = endpoint.rsplit_once(':').unwrap().1.to_owned();
         let frame: String =
             hello(env(&launch.env, "P2POS_TOKEN")).iter().map(|byte| format!("{byte:02x}")).collect();
-        let run = move || Command::new("python3").args(["-c", script, &port, &frame]).output().unwrap();
-        let output = tokio::task::spawn_blocking(run).await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{output:?}");
+        let flood = "import encodings.idna, os, socket, sys\nos.setuid(65534)\nfor n in range(500): socket.create_connection(('127.0.0.1', int(sys.argv[1])))\nprint(0)";
+        for script in [script, flood] {
+            let (port, frame) = (port.clone(), frame.clone());
+            let run = move || Command::new("python3").args(["-c", script, &port, &frame]).output().unwrap();
+            let output = tokio::task::spawn_blocking(run).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{output:?}");
+        }
     } else {
         eprintln!("not root: another user's connection was not tried");
     }
@@ -325,4 +332,126 @@ async fn a_disabled_plugin_loses_its_session_and_its_protocols_at_once() {
     assert!(test.host.protocols().is_empty());
     let refusal = test.host.offer(test.offer("/mini/1")).await.unwrap_err();
     assert_eq!(refusal.code, Code::PROTOCOL_NOT_SUPPORTED);
+}
+
+/// Reads frames until the connection ends, and tells the last but for Pings: how the session ended, as it was told.
+fn last_word(mut socket: impl Read) -> Message {
+    let mut last = None;
+    loop {
+        let mut length = [0; PREFIX_BYTES];
+        if socket.read_exact(&mut length).is_err() {
+            return last.expect("the daemon said something");
+        }
+        let mut body = vec![0; u32::from_be_bytes(length) as usize];
+        socket.read_exact(&mut body).unwrap();
+        last = Some(Frame::decode(body.into()).unwrap().message);
+    }
+}
+
+/// A plugin that never ends by itself; its log tells how its session ended.
+const STUBBORN: &str = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: None)\nplugin = started()\n\
+                        try:\n    while True:\n        tag, body, rid = plugin.receive()\n        \
+                        say(f'heard {tag} {body.get(1, 0)}')\nexcept EOFError:\n    say('over')\n\
+                        import time\ntime.sleep(60)\n";
+
+#[tokio::test]
+async fn only_what_the_user_took_back_hears_107() {
+    let test = TestHost::start().await;
+    for id in ["org.disabled", "org.removed", "org.stopped"] {
+        test.install(id, "stop_timeout = \"100ms\"\n", STUBBORN).await;
+        test.host.enable(id).await.unwrap();
+    }
+    test.host.disable("org.disabled").await.unwrap();
+    test.host.stop_plugin("org.stopped").await.unwrap();
+    std::fs::rename(test.plugin_dir("org.removed"), test.root.path().join("away")).unwrap();
+    until("the removed one is gone", || test.host.plugin("org.removed").is_none()).await;
+    for id in ["org.disabled", "org.removed"] {
+        test.logged(id, "out   heard 36").await;
+        test.logged(id, "out   heard 15 107").await;
+    }
+    let log = test.log_text("org.stopped").await;
+    assert!(log.contains("heard 36") && !log.contains("107"), "{log}");
+}
+
+#[tokio::test]
+async fn an_authors_run_that_is_over_is_no_revocation() {
+    let test = TestHost::start().await;
+    let client = test.dev("org.mine", "").await;
+    test.host.end_dev("org.mine").await.unwrap();
+    assert_eq!(client.session().ended().await.code, Code::SHUTTING_DOWN);
+}
+
+#[tokio::test]
+async fn a_refusal_is_heard_behind_whatever_was_said_too_early() {
+    let test = TestHost::start().await;
+    let launch = test.host.run_dev(&tcp_plugin(&test)).await.unwrap();
+    let port = env(&launch.env, "P2POS_ENDPOINT").strip_prefix("tcp:127.0.0.1:").unwrap().to_owned();
+    let data = Frame { rid: None, message: Message::Body(Body::Ready) }.to_bytes().to_vec();
+    // More than a socket's buffer, so that some of it is surely unread when the daemon refuses.
+    let early = [hello(&"0".repeat(64)), data.repeat(30_000)].concat();
+    for round in 0..20 {
+        let answer = if round % 2 == 0 {
+            let socket = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+            refused_by(socket.try_clone().unwrap(), socket, early.clone()).await
+        } else {
+            let socket = UnixStream::connect(socket_path(&test)).unwrap();
+            refused_by(socket.try_clone().unwrap(), socket, early.clone()).await
+        };
+        let Message::Handshake(Handshake::Refused(refused)) = answer else { panic!("{answer:?}") };
+        assert_eq!(refused.code, Code::AUTH);
+        assert!(refused.message.ends_with("[S-HELLO-3]"), "{}", refused.message);
+    }
+    connect(&launch.env).await.expect("a wrong token burns nothing");
+}
+
+/// Says all of it, and only then listens, as many simple plugins do.
+async fn refused_by(
+    mut write: impl Write + Send + 'static,
+    read: impl Read + Send + 'static,
+    early: Vec<u8>,
+) -> Message {
+    let talk = move || {
+        write.write_all(&early).expect("the daemon listens to the end of it");
+        last_word(read)
+    };
+    tokio::time::timeout(LONG, tokio::task::spawn_blocking(talk)).await.expect("it is answered").unwrap()
+}
+
+#[tokio::test]
+async fn whoever_breaks_a_rule_finds_it_in_the_plugins_log() {
+    let test = TestHost::start().await;
+    let client = test.dev("org.wrong", "").await;
+    client.session().notify(Body::Accept(Accept { stream: StreamId::new(78).unwrap() }));
+    assert_eq!(client.session().ended().await.code, Code::PROTOCOL);
+    until("the run is over", || test.host.plugin("org.wrong").is_none()).await;
+    let id = PluginId::parse("org.wrong").unwrap();
+    let lines = test.host.past_logs(&id, 99).await.unwrap();
+    let told: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    let told = told.iter().find(|line| line.starts_with("its session was ended: 100 PROTOCOL")).unwrap();
+    assert!(told.contains("never opened [S-STREAM-9]"), "{told}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_cut_off_for_not_reading_is_told_so_in_its_log() {
+    let test = TestHost::start().await;
+    let dir = test.root.path().join("dev-deaf");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("plugin.toml"), "manifest = 1\nid = \"org.deaf\"\n[run]\nexec = [\"sh\"]\n")
+        .unwrap();
+    let launch = test.host.run_dev(&dir).await.unwrap();
+    let mut socket = UnixStream::connect(socket_path(&test)).unwrap();
+    let words = hello(env(&launch.env, "P2POS_TOKEN"));
+    let ping = Frame { rid: None, message: Message::Ping(u64::MAX) }.to_bytes().to_vec();
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut write = socket.try_clone().unwrap();
+        // Pongs pile up; the daemon stops reading us once it has had enough.
+        let _broken = write.write_all(&[words, ping.repeat(400_000)].concat());
+        let mut rest = Vec::new();
+        let _reset = socket.read_to_end(&mut rest);
+    });
+    until("the run is over", || test.host.plugin("org.deaf").is_none()).await;
+    drop(asking);
+    let lines = test.host.past_logs(&PluginId::parse("org.deaf").unwrap(), 99).await.unwrap();
+    let is_told = |text: &str| text.contains("106 SLOW_CONSUMER") && text.contains("[S-FRAME-6]");
+    assert!(lines.iter().any(|line| is_told(&line.text)), "{lines:?}");
 }

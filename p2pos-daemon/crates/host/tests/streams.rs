@@ -98,6 +98,62 @@ async fn a_stream_command_that_fails_resets_with_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_stream_command_that_fails_at_once_is_not_started_as_often_as_a_peer_likes() {
+    let test = TestHost::start().await;
+    test.install_raw("org.no", "[[serve]]\nprotocol = \"/no/1\"\nexec = [\"sh\", \"-c\", \"exit 1\"]\n")
+        .await;
+    test.host.enable("org.no").await.unwrap();
+    let mut started = 0;
+    let refusal = loop {
+        match test.host.offer(test.offer("/no/1")).await {
+            Ok(accepted) => {
+                started += 1;
+                assert!(started < 50, "a peer makes us fork at will");
+                let (mut reader, _writer, closer) = stream(accepted.end).split();
+                assert_eq!(read_all(&mut reader).await, Err(End::app(1)));
+                closer.close(Ended::ResetByPlugin(End::app(1)));
+            }
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(started >= 5, "people mistype: {started}");
+    assert_eq!(refusal.code, Code::NOT_READY);
+    assert!(refusal.retry_after.is_some_and(|after| after <= Duration::from_secs(1)), "{refusal:?}");
+    test.logged("org.no", "failed too often, not started for 1 s").await;
+}
+
+#[tokio::test]
+async fn an_exit_code_is_told_although_the_last_words_take_their_time() {
+    let test = TestHost::start().await;
+    // What it says is more than the log takes at once, so that reading it is slowed down on purpose.
+    let script = "head -c 3000000 /dev/zero | tr '\\\\0' '\\\\n' >&2; echo part; exit 7";
+    let manifest = format!("[[serve]]\nprotocol = \"/slow/1\"\nexec = [\"sh\", \"-c\", \"{script}\"]\n");
+    test.install_raw("org.slow", &manifest).await;
+    test.host.enable("org.slow").await.unwrap();
+    let accepted = test.host.offer(test.offer("/slow/1")).await.unwrap();
+    let (mut reader, _writer, closer) = stream(accepted.end).split();
+    assert_eq!(read_all(&mut reader).await, Err(End::app(7)));
+    closer.close(Ended::ResetByPlugin(End::app(7)));
+}
+
+#[tokio::test]
+async fn a_command_that_ends_after_its_stream_is_minded_to_its_end() {
+    let test = TestHost::start().await;
+    let script = "exec >&-; cat >/dev/null; sleep 0.2; exit 9";
+    let manifest =
+        format!("[[serve]]\nprotocol = \"/late/1\"\nexec = [\"sh\", \"-c\", \"{script}\"]\nmax = 1\n");
+    test.install_raw("org.late", &manifest).await;
+    test.host.enable("org.late").await.unwrap();
+    let accepted = test.host.offer(test.offer("/late/1")).await.unwrap();
+    let (_reader, mut writer, closer) = stream(accepted.end).split();
+    writer.finish().await.unwrap();
+    closer.close(Ended::Finished);
+    // Its minder has been told of the stream's end before the command's: it must not ask for it twice.
+    test.logged("org.late", "/late/1 for bo: exit code 9").await;
+    until("nothing is counted any more", || test.host.plugin("org.late").unwrap().streams == 0).await;
+}
+
+#[tokio::test]
 async fn stream_commands_end_with_their_plugin_and_with_their_stream() {
     let test = TestHost::start().await;
     let mark = mark();

@@ -2,7 +2,7 @@
 //!
 //! Floor 0. The default build is pure (no disk, clock, randomness, environment), so that plugin authors pay for
 //! nothing else. Feature `store` adds what the daemon needs: the key file, the 24 backup words, and contacts that
-//! survive a power cut.
+//! survive a power cut; feature `files` is the small part of it that replaces a file whole.
 //!
 //! Refuses to know: addresses as anything but text the user typed, sockets, plugins, the network.
 //! Follows DESIGN sections 2 and 6, RFC 8032 (Ed25519), RFC 7748 (X25519), RFC 5869 (HKDF), BIP 350 (bech32m), BIP 39.
@@ -14,6 +14,8 @@ mod secret_key;
 #[cfg(feature = "store")]
 mod store;
 mod untrusted;
+#[cfg(feature = "files")]
+mod whole_file;
 
 pub use crate::{
     peer_id::{BadSignature, PeerId, WeakKey},
@@ -22,6 +24,9 @@ pub use crate::{
     secret_key::SecretKey,
     untrusted::Untrusted,
 };
+
+#[cfg(feature = "files")]
+pub use crate::whole_file::replace_file;
 
 #[cfg(feature = "store")]
 pub use crate::store::{

@@ -159,7 +159,7 @@ pub(crate) fn parse(text: &str, findings: &mut Findings<'_>) -> Option<Manifest>
     top.not_yet(&["arch", "settings", "signature"], findings);
     top.finish(findings);
     if run.is_none() && serve.is_empty() && findings.errors.is_empty() {
-        findings.error(None, "a plugin needs [run] or at least one [[serve]]: there is nothing to start");
+        findings.missing(None, "a plugin needs [run] or at least one [[serve]]: there is nothing to start");
     }
     let id = id.filter(|_| findings.errors.is_empty())?;
     Some(Manifest {
@@ -183,7 +183,7 @@ fn check_versions(top: &mut Section<'_, '_>, findings: &mut Findings<'_>) {
             Some(span),
             format!("this p2pOS reads `manifest = 1`, not {value}: a newer p2pOS may be needed"),
         ),
-        None if findings.errors.is_empty() => findings.error(None, "`manifest = 1` is missing"),
+        None if findings.errors.is_empty() => findings.missing(None, "`manifest = 1` is missing"),
         None => {}
     }
     let Some(mut section) = top.table("protocol", findings) else { return };
@@ -201,7 +201,7 @@ fn check_versions(top: &mut Section<'_, '_>, findings: &mut Findings<'_>) {
 fn read_id(top: &mut Section<'_, '_>, findings: &mut Findings<'_>) -> Option<PluginId> {
     let Some(text) = top.string("id", findings) else {
         if !findings.errors.iter().any(|problem| problem.text.starts_with("`id`")) {
-            findings.error(None, "`id` is missing: a name like \"org.example.chess\"");
+            findings.missing(None, "`id` is missing: a name like \"org.example.chess\"");
         }
         return None;
     };
@@ -269,7 +269,7 @@ fn read_run(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option
 
 fn read_exec(section: &mut Section<'_, '_>, findings: &mut Findings<'_>) -> Option<Vec<String>> {
     let Some(words) = section.strings("exec", findings) else {
-        findings.error(None, "`exec` is missing: a list like [\"python3\", \"main.py\"]");
+        findings.missing(section.span.clone(), "`exec` is missing: a list like [\"python3\", \"main.py\"]");
         return None;
     };
     if words.value.is_empty() || words.value.len() > EXEC_WORDS_MAX {

@@ -57,6 +57,12 @@ impl<'t> Findings<'t> {
         self.errors.push(problem);
     }
 
+    /// Notes that a key is missing: at the header of its table, or at the end of the file for the top.
+    pub(crate) fn missing(&mut self, section: Option<Range<usize>>, text: impl Into<String>) {
+        let end = self.text.trim_end().len();
+        self.error(Some(section.unwrap_or(end..end)), text);
+    }
+
     /// Notes a warning at a byte range, or about the whole file.
     pub(crate) fn warning(&mut self, span: Option<Range<usize>>, text: impl Into<String>) {
         let problem = self.problem(span, text.into());
@@ -93,16 +99,18 @@ pub(crate) struct Section<'a, 't> {
     table: &'a DeTable<'t>,
     /// Dotted path with a trailing dot, or empty at the top.
     path: String,
+    /// Where it begins; `None` at the top.
+    pub(crate) span: Option<Range<usize>>,
     known: Vec<&'static str>,
 }
 
 impl<'a, 't> Section<'a, 't> {
     pub(crate) fn top(table: &'a DeTable<'t>) -> Self {
-        Self { table, path: String::new(), known: Vec::new() }
+        Self { table, path: String::new(), span: None, known: Vec::new() }
     }
 
-    fn child(&self, key: &str, table: &'a DeTable<'t>) -> Self {
-        Self { table, path: format!("{}{key}.", self.path), known: Vec::new() }
+    fn child(&self, key: &str, table: &'a DeTable<'t>, span: Range<usize>) -> Self {
+        Self { table, path: format!("{}{key}.", self.path), span: Some(span), known: Vec::new() }
     }
 
     fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'t>>> {
@@ -246,7 +254,7 @@ impl<'a, 't> Section<'a, 't> {
     pub(crate) fn table(&mut self, key: &'static str, findings: &mut Findings<'_>) -> Option<Self> {
         let value = self.take(key)?;
         match value.get_ref().as_table() {
-            Some(table) => Some(self.child(key, table)),
+            Some(table) => Some(self.child(key, table, value.span())),
             None => {
                 self.wrong(key, "a table", value, findings);
                 None
@@ -263,7 +271,10 @@ impl<'a, 't> Section<'a, 't> {
         let mut sections = Vec::new();
         for item in items {
             match item.get_ref().as_table() {
-                Some(table) => sections.push(At { value: self.child(key, table), span: item.span() }),
+                Some(table) => {
+                    let span = item.span();
+                    sections.push(At { value: self.child(key, table, span.clone()), span });
+                }
                 None => self.wrong(key, &format!("a list of tables: write [[{key}]]"), item, findings),
             }
         }

@@ -153,6 +153,23 @@ fn every_rule_has_its_error() {
 }
 
 #[test]
+fn what_is_missing_is_told_with_a_line_where_it_would_stand() {
+    for (text, wanted) in [
+        ("", ["1:1: `manifest = 1` is missing", "1:1: `id` is missing"].as_slice()),
+        ("manifest = 1\nname = \"x\"\n\n\n", &["2:11: `id` is missing"]),
+        ("manifest = 1\nid = \"a\"\n", &["2:9: a plugin needs [run]"]),
+        ("manifest = 1\nid = \"a\"\n\n[run]\nautostart = true\n", &["4:1: `exec` is missing"]),
+        ("manifest = 1\nid = \"a\"\n[[serve]]\nprotocol = \"/a/1\"\n", &["3:1: `exec` is missing"]),
+    ] {
+        let (_, errors, _) = read(text);
+        for wanted in wanted {
+            let wanted = format!("plugin.toml:{wanted}");
+            assert!(errors.iter().any(|error| error.starts_with(&wanted)), "{wanted} not in {errors:?}");
+        }
+    }
+}
+
+#[test]
 fn truncations_and_gibberish_never_panic() {
     for end in 0..WHOLE.len() {
         if WHOLE.is_char_boundary(end) {

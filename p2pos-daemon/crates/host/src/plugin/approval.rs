@@ -28,8 +28,18 @@ impl Supervisor {
         }
         let grant = Grant { exec_hash: exec_hash.clone(), permissions: manifest.permissions.clone() };
         self.remember(Some(grant)).await?;
+        self.restart_if_changed();
         self.autostart();
         Ok(())
+    }
+
+    /// What runs is what was approved before; the user has just approved what lies there now.
+    fn restart_if_changed(&mut self) {
+        if self.process.is_some() && self.launched_hash != self.loaded.exec_hash {
+            let now = Instant::now();
+            self.machine.handle_stop(now, "restarted: its files changed and were approved");
+            self.machine.handle_start(now);
+        }
     }
 
     pub(super) async fn remember(&mut self, grant: Option<Grant>) -> Result<(), CommandError> {

@@ -56,7 +56,24 @@ pub(crate) enum Message {
     /// Its directory was read again.
     Found(Box<Loaded>),
     /// Stop and end: its directory is gone, or the daemon ends.
-    Retire { reason: &'static str },
+    Retire(Retirement),
+}
+
+/// Why a supervisor ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retirement {
+    /// The user has taken its directory away.
+    Removed,
+    DaemonEnds,
+}
+
+impl Retirement {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Removed => "its directory is gone",
+            Self::DaemonEnds => "the daemon ends",
+        }
+    }
 }
 
 /// What a person can want of a plugin.
@@ -98,7 +115,9 @@ pub(crate) struct Supervisor {
     commands: Option<Commands>,
     session: Option<Session>,
     status: String,
-    is_retiring: bool,
+    retiring: Option<Retirement>,
+    /// What lay on the disk when the process was started.
+    launched_hash: Option<String>,
     told: Option<(State, String)>,
 }
 
@@ -134,7 +153,7 @@ impl Supervisor {
         is_installed: bool,
     ) -> (Self, Handle) {
         let (messages, inbox) = mpsc::channel(MESSAGES_MAX);
-        let log = Arc::new(PluginLog::open(shared.config.log_dir.join(format!("{id}.log"))));
+        let log = Arc::new(PluginLog::new(shared.log_path(&id), shared.log_writer.clone()));
         let machine = Machine::new(policy_of(loaded.manifest.as_ref()), Instant::now());
         let facts = watch::Sender::new(first_facts(&id, &loaded));
         let handle = Handle { messages: messages.clone(), facts: facts.subscribe(), log: log.clone() };
@@ -154,7 +173,8 @@ impl Supervisor {
             commands: None,
             session: None,
             status: String::new(),
-            is_retiring: false,
+            retiring: None,
+            launched_hash: None,
             told: None,
         };
         if is_installed {
@@ -179,7 +199,7 @@ impl Supervisor {
             self.publish();
             self.act().await;
             self.publish();
-            let is_over = self.is_retiring || (self.was_dev && !self.is_installed);
+            let is_over = self.retiring.is_some() || (self.was_dev && !self.is_installed);
             if is_over && self.process.is_none() && self.dev.is_none() {
                 break;
             }
@@ -226,9 +246,9 @@ impl Supervisor {
                     self.apply_verdict().await;
                 }
             }
-            Message::Retire { reason } => {
-                self.is_retiring = true;
-                self.machine.handle_stop(now, reason);
+            Message::Retire(why) => {
+                self.retiring = Some(why);
+                self.machine.handle_stop(now, why.reason());
                 self.end_dev().await;
             }
         }
@@ -290,7 +310,7 @@ impl Supervisor {
         let is_current = is_dev || self.process.as_ref().is_some_and(|process| process.instance == instance);
         match note {
             SessionNote::Up(session) if !is_current => {
-                session.close(End::new(Code::REVOKED), "this run of the plugin is over");
+                session.close(End::new(Code::SHUTTING_DOWN), "this run of the plugin is over");
             }
             SessionNote::Ready | SessionNote::Status(..) | SessionNote::Down(_) if !is_current => {}
             SessionNote::Up(session) => {
@@ -367,6 +387,10 @@ impl Supervisor {
                     }
                 }
                 Action::CloseStdin => {
+                    // Its time to leave by itself is over: what the user took back ends now.
+                    if self.is_revoked() {
+                        self.end_session();
+                    }
                     if let Some(process) = &mut self.process {
                         process.stdin = None;
                     }

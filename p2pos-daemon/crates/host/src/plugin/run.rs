@@ -11,7 +11,7 @@ use std::{
 use p2pos_plugin_protocol::code::{Code, End};
 use tokio_util::task::TaskTracker;
 
-use super::{DevRun, Process, START_TAKES, Supervisor, texts};
+use super::{DevRun, Process, Retirement, START_TAKES, Supervisor, texts};
 use crate::{
     commands::Commands,
     launch::{self, LogPipe, Pipes},
@@ -27,9 +27,7 @@ impl Supervisor {
     /// What belonged to the run that is over goes with it.
     pub(super) async fn clear_up(&mut self) {
         self.status.clear();
-        if let Some(session) = self.session.take() {
-            session.close(End::new(Code::REVOKED), "this run of the plugin is over");
-        }
+        self.end_session();
         if let Some(commands) = self.commands.take() {
             commands.end().await;
         }
@@ -54,6 +52,21 @@ impl Supervisor {
         }
     }
 
+    /// Ends the session, if there is one, and says whose doing it is: 107 is for what the user took back, and anything
+    /// else is no reproach.
+    pub(super) fn end_session(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        if self.is_revoked() {
+            session.close(End::new(Code::REVOKED), "the user has disabled or removed the plugin");
+        } else {
+            session.close(End::new(Code::SHUTTING_DOWN), "this run of the plugin is over");
+        }
+    }
+
+    pub(super) fn is_revoked(&self) -> bool {
+        self.retiring == Some(Retirement::Removed) || self.machine.is_to_be(State::Disabled)
+    }
+
     /// Starts the process, after a last look at what is there.
     pub(super) async fn launch(&mut self) -> Result<(), String> {
         self.reload().await?;
@@ -62,6 +75,7 @@ impl Supervisor {
             Verdict::Disabled => return Err("it was disabled".to_owned()),
             Verdict::NeedsApproval(reason) | Verdict::Invalid(reason) => return Err(reason),
         }
+        self.launched_hash.clone_from(&self.loaded.exec_hash);
         let manifest = self.loaded.manifest.clone().ok_or("its manifest is gone")?;
         let run = manifest.run.clone().ok_or("its manifest names no program any more")?;
         let instance = self.shared.next_instance();

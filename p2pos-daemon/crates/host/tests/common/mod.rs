@@ -124,18 +124,24 @@ impl TestHost {
         until(&format!("{id} is {state}"), || self.state(id) == state).await;
     }
 
-    pub fn log_text(&self, id: &str) -> String {
+    pub async fn log_text(&self, id: &str) -> String {
+        self.host.flush_logs().await;
         fs::read_to_string(self.root.path().join("logs").join(format!("{id}.log"))).unwrap_or_default()
     }
 
     /// Waits for a line that begins with `marker` and gives what follows it.
     pub async fn logged(&self, id: &str, marker: &str) -> String {
-        let find = || {
-            let text = self.log_text(id);
-            text.lines().find_map(|line| line.split_once(marker).map(|(_, rest)| rest.to_owned()))
-        };
-        until(&format!("{id} logs {marker}"), || find().is_some()).await;
-        find().unwrap()
+        let start = Instant::now();
+        loop {
+            let text = self.log_text(id).await;
+            let found =
+                text.lines().find_map(|line| line.split_once(marker).map(|(_, rest)| rest.to_owned()));
+            if let Some(rest) = found {
+                return rest;
+            }
+            assert!(start.elapsed() < LONG, "waited too long until {id} logs {marker}:\n{text}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// A session of a tool that may open all and serve `accept`.

@@ -13,6 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::whole_file;
+pub(super) use crate::whole_file::folder_of;
+
 /// Read and write for the owner, nothing for anybody else.
 const FILE_MODE: u32 = 0o600;
 /// The same for a folder.
@@ -120,11 +123,6 @@ pub(super) fn create_folder(path: &Path) -> Result<(), PrivateFileError> {
     missing.into_iter().try_for_each(|folder| sync_folder(folder_of(folder)))
 }
 
-/// Returns the folder that a file is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
-}
-
 /// Builds the error for an operation on `path` that the system refused.
 pub(super) fn failed(doing: &'static str, path: &Path, source: io::Error) -> PrivateFileError {
     PrivateFileError::Io { doing, path: path.to_owned(), source }
@@ -138,8 +136,7 @@ pub(super) fn quoted(path: &Path) -> String {
 }
 
 fn sync_folder(folder: &Path) -> Result<(), PrivateFileError> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| failed("sync", folder, source))
+    whole_file::sync_folder(folder).map_err(|source| failed("sync", folder, source))
 }
 
 /// Looks at the file that was opened, not at the name: nobody can change what is behind it in between.
