@@ -7,7 +7,7 @@ use noq_proto::Side;
 use noq_proto::crypto::{ClientConfig, ServerConfig, Session};
 use noq_proto::transport_parameters::TransportParameters;
 use p2pos_identity::SecretKey;
-use p2pos_noise_quic::{QUIC_VERSION, client_crypto, server_crypto};
+use p2pos_noise_quic::{Handshakes, QUIC_VERSION};
 
 use crate::input::Input;
 
@@ -116,7 +116,7 @@ fn configs() -> &'static Configs {
     static CONFIGS: OnceLock<Configs> = OnceLock::new();
     CONFIGS.get_or_init(|| {
         let (caller, called) = (SecretKey::from_seed([3; 32]), SecretKey::from_seed([4; 32]));
-        (client_crypto(&caller, &called.peer_id()), server_crypto(&called))
+        (Handshakes::new(&caller).client(&called.peer_id()), Handshakes::new(&called).server())
     })
 }
 

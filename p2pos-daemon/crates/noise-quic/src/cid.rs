@@ -22,6 +22,8 @@ pub const CID_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 
 /// Random bytes: 2^32 ids can be alive or remembered at a time; noq draws again on a collision.
 const NONCE_BYTES: usize = 4;
+/// Nonces drawn at once: the ids of one connection. The system gives 256 bytes in one piece.
+const NONCES_AT_ONCE: usize = 64;
 /// Bytes of the HMAC: a stranger needs 2^32 guesses for one reset, which the rate limit spreads over years.
 const TAG_BYTES: usize = 4;
 
@@ -33,15 +35,28 @@ pub type CidFactory = Arc<dyn Fn() -> Box<dyn ConnectionIdGenerator> + Send + Sy
 pub fn cid_generator(local: &SecretKey) -> CidFactory {
     let secret = local.derive("noise-quic connection id");
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
-    Arc::new(move || Box::new(KeyedCids { key: key.clone(), random: SystemRandom::new() }))
+    Arc::new(move || Box::new(KeyedCids { key: key.clone(), random: Vec::new() }))
 }
 
 struct KeyedCids {
     key: hmac::Key,
-    random: SystemRandom,
+    /// Random bytes to come, drawn many at once: a new connection wants some forty ids, in the moment in which its first
+    /// bytes want to leave, and a system call for each would cost more than the id.
+    random: Vec<u8>,
 }
 
 impl KeyedCids {
+    fn nonce(&mut self) -> [u8; NONCE_BYTES] {
+        if self.random.len() < NONCE_BYTES {
+            self.random = vec![0; NONCE_BYTES * NONCES_AT_ONCE];
+            SystemRandom::new()
+                .fill(&mut self.random)
+                .expect("the operating system's randomness never fails once it has started");
+        }
+        let rest = self.random.len() - NONCE_BYTES;
+        *self.random.split_off(rest).first_chunk().expect("there are as many bytes as were split off")
+    }
+
     fn tag(&self, nonce: &[u8]) -> [u8; TAG_BYTES] {
         *hmac::sign(&self.key, nonce).as_ref().first_chunk().expect("HMAC-SHA256 gives 32 bytes")
     }
@@ -49,10 +64,7 @@ impl KeyedCids {
 
 impl ConnectionIdGenerator for KeyedCids {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut nonce = [0; NONCE_BYTES];
-        self.random
-            .fill(&mut nonce)
-            .expect("the operating system's randomness never fails once it has started");
+        let nonce = self.nonce();
         let mut id = [0; CID_BYTES];
         id[..NONCE_BYTES].copy_from_slice(&nonce);
         id[NONCE_BYTES..].copy_from_slice(&self.tag(&nonce));

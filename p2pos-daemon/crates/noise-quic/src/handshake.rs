@@ -16,9 +16,11 @@
 //!
 //! Refuses to know: packets, spaces, the order in which bytes arrive (`session`).
 
+use std::sync::Arc;
+
 use bytes::Buf;
 use noq_proto::{Side, transport_parameters::TransportParameters};
-use p2pos_identity::{PeerId, SecretKey};
+use p2pos_identity::PeerId;
 use snow::{Builder, HandshakeState};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -27,6 +29,7 @@ use crate::{
     QUIC_VERSION,
     error::HandshakeFailure,
     initial::InitialSecret,
+    local::LocalKeys,
     packet::PacketLimits,
     resolver::{Entropy, Resolver},
     retry::RetryKey,
@@ -47,18 +50,6 @@ pub(crate) const LENGTH_BYTES: usize = 2;
 /// What message 1 adds to its payload: e, encrypted s, tag.
 const MESSAGE_1_OVERHEAD_BYTES: usize = 32 + 48 + 16;
 const PEER_ID_BYTES: usize = 32;
-
-/// Our side of every handshake.
-pub(crate) struct LocalKeys {
-    pub(crate) peer_id: PeerId,
-    secret: Zeroizing<[u8; 32]>,
-}
-
-impl LocalKeys {
-    pub(crate) fn of(key: &SecretKey) -> Self {
-        Self { peer_id: key.peer_id(), secret: key.x25519_secret() }
-    }
-}
 
 /// What a test may change and nothing else does.
 #[derive(Clone)]
@@ -81,7 +72,7 @@ impl Default for Tuning {
 /// Who speaks with whom, as far as it is known before the first packet. One per dialled peer, and one for all dials
 /// that reach us.
 pub(crate) struct Parties {
-    pub(crate) local: LocalKeys,
+    pub(crate) local: Arc<LocalKeys>,
     /// The side that is called. On its own side, ourselves.
     pub(crate) responder: PeerId,
     responder_static: [u8; 32],
@@ -91,11 +82,11 @@ pub(crate) struct Parties {
 }
 
 impl Parties {
-    pub(crate) fn new(local: &SecretKey, responder: PeerId, tuning: Tuning) -> Self {
+    pub(crate) fn new(local: Arc<LocalKeys>, responder: PeerId, tuning: Tuning) -> Self {
         let responder_static = responder.x25519_public();
         let initial = InitialSecret::of_responder(&responder_static, tuning.limits);
         let retry = RetryKey::of(&initial);
-        Self { local: LocalKeys::of(local), responder, responder_static, initial, retry, tuning }
+        Self { local, responder, responder_static, initial, retry, tuning }
     }
 
     fn prologue(&self) -> Vec<u8> {
@@ -167,7 +158,7 @@ pub(crate) fn respond(
     let hello = read_message(&mut noise, message)?;
     let (peer_id, rest) = hello.split_first_chunk::<PEER_ID_BYTES>().ok_or(HandshakeFailure::Payload)?;
     let (offer, peer_params) = split_offer(rest)?;
-    let peer = owner_of_static(&noise, *peer_id)?;
+    let peer = owner_of_static(parties, &noise, *peer_id)?;
     let suite = suite::choose(parties.tuning.suites, offer)?;
     let peer_params = read_params(Side::Server, peer_params)?;
 
@@ -180,10 +171,10 @@ pub(crate) fn respond(
 fn build(parties: &Parties, side: Side) -> Result<Box<HandshakeState>, HandshakeFailure> {
     let name = NOISE_NAME.parse().expect("the name is a constant that snow knows");
     let prologue = parties.prologue();
-    let resolver = Resolver::new(parties.tuning.entropy.clone());
+    let resolver = Resolver::new(parties.tuning.entropy.clone()).with_keys_of(parties.local.clone());
     let builder = Builder::with_resolver(name, Box::new(resolver))
         .prologue(&prologue)
-        .and_then(|builder| builder.local_private_key(parties.local.secret.as_slice()));
+        .and_then(|builder| builder.local_private_key(parties.local.secret()));
     let noise = match side {
         Side::Client => builder
             .and_then(|builder| builder.remote_public_key(&parties.responder_static))
@@ -224,9 +215,16 @@ fn split_offer(payload: &[u8]) -> Result<(&[u8], &[u8]), HandshakeFailure> {
 }
 
 /// Checks that the claimed PeerId is a fit key, and the one whose X25519 form made this message.
-fn owner_of_static(noise: &HandshakeState, claimed: [u8; 32]) -> Result<PeerId, HandshakeFailure> {
-    let peer = PeerId::from_bytes(claimed).map_err(|_| HandshakeFailure::Identity)?;
+fn owner_of_static(
+    parties: &Parties,
+    noise: &HandshakeState,
+    claimed: [u8; 32],
+) -> Result<PeerId, HandshakeFailure> {
     let used = noise.get_remote_static().ok_or(HandshakeFailure::Identity)?;
+    if let Some(peer) = parties.local.known(&claimed, used) {
+        return Ok(peer);
+    }
+    let peer = PeerId::from_bytes(claimed).map_err(|_| HandshakeFailure::Identity)?;
     let is_theirs: bool = peer.x25519_public().ct_eq(used).into();
     if is_theirs { Ok(peer) } else { Err(HandshakeFailure::Identity) }
 }

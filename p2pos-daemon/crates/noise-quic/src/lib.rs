@@ -19,7 +19,7 @@
 //! replayed or forged message 1 leads to no event, no PeerId and no state beyond a half-open connection.
 //!
 //! Files, in the order of the story: `config` (what noq asks for), `session` (who may say what when), `handshake`
-//! (Noise messages and their payloads), `resolver` (curve, hash and randomness for Noise), `schedule` (every key from
+//! (Noise messages and their payloads), `resolver` (curve, hash and randomness for Noise), `local` (our own key), `schedule` (every key from
 //! its secret), `suite`, `packet` and `header` (the packets themselves), `initial` (keyed Initial keys), `retry`,
 //! `token`, `cid` (what a restarted endpoint must still recognise), `probe` (who is answered at all).
 //!
@@ -34,6 +34,7 @@ mod error;
 mod handshake;
 mod header;
 mod initial;
+mod local;
 mod packet;
 pub mod probe;
 mod resolver;
@@ -47,7 +48,7 @@ mod token;
 
 pub use crate::{
     cid::{CID_BYTES, CidFactory, cid_generator},
-    config::{client_crypto, peer_of, server_crypto},
+    config::{Handshakes, peer_of},
     error::HandshakeFailure,
     token::{reset_key, token_key},
 };

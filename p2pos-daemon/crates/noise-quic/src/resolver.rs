@@ -4,6 +4,8 @@
 //! (RFC 7748 s6.1 says to check, the Noise spec s12.1 leaves it open). Ours fails the handshake instead, and wipes its
 //! secrets. Hash and cipher are snow's defaults (BLAKE2s and ChaCha20-Poly1305 of RustCrypto): the messages are few.
 
+use std::sync::Arc;
+
 use ring::rand::{SecureRandom, SystemRandom};
 use snow::{
     Error,
@@ -14,7 +16,7 @@ use snow::{
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-const KEY_BYTES: usize = 32;
+use crate::local::{KEY_BYTES, LocalKeys};
 
 /// Where a handshake takes its ephemeral key from.
 #[derive(Clone, Default)]
@@ -43,11 +45,17 @@ impl Random for Entropy {
 /// Hands snow its primitives.
 pub(crate) struct Resolver {
     entropy: Entropy,
+    local: Option<Arc<LocalKeys>>,
 }
 
 impl Resolver {
     pub(crate) fn new(entropy: Entropy) -> Self {
-        Self { entropy }
+        Self { entropy, local: None }
+    }
+
+    /// Spares what is known already of our own key and of the people we know.
+    pub(crate) fn with_keys_of(self, local: Arc<LocalKeys>) -> Self {
+        Self { local: Some(local), ..self }
     }
 }
 
@@ -58,7 +66,7 @@ impl CryptoResolver for Resolver {
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         match choice {
-            DHChoice::Curve25519 => Some(Box::new(X25519::unset())),
+            DHChoice::Curve25519 => Some(Box::new(X25519::unset(self.local.clone()))),
             _ => None,
         }
     }
@@ -76,17 +84,28 @@ impl CryptoResolver for Resolver {
 struct X25519 {
     secret: StaticSecret,
     public: [u8; KEY_BYTES],
+    /// What may be known of the pair before it is set; afterwards there only if it is our long-term one.
+    local: Option<Arc<LocalKeys>>,
 }
 
 impl X25519 {
     /// Returns a key pair that snow will set or generate before use.
-    fn unset() -> Self {
-        Self { secret: StaticSecret::from([0; KEY_BYTES]), public: [0; KEY_BYTES] }
+    fn unset(local: Option<Arc<LocalKeys>>) -> Self {
+        Self { secret: StaticSecret::from([0; KEY_BYTES]), public: [0; KEY_BYTES], local }
     }
 
     fn become_pair_of(&mut self, secret: &[u8; KEY_BYTES]) {
         self.secret = StaticSecret::from(*secret);
+        self.local = None;
         self.public = PublicKey::from(&self.secret).to_bytes();
+    }
+
+    fn shared_with(&self, public: &[u8; KEY_BYTES]) -> Result<Zeroizing<[u8; KEY_BYTES]>, Error> {
+        if let Some(known) = self.local.as_ref().and_then(|local| local.shared_with(public)) {
+            return Ok(known);
+        }
+        let shared = self.secret.diffie_hellman(&PublicKey::from(*public));
+        if shared.was_contributory() { Ok(Zeroizing::new(shared.to_bytes())) } else { Err(Error::Dh) }
     }
 }
 
@@ -104,7 +123,11 @@ impl Dh for X25519 {
     }
 
     fn set(&mut self, privkey: &[u8]) {
-        self.become_pair_of(privkey.try_into().expect("our handshakes give 32-byte keys only"));
+        let secret = privkey.try_into().expect("our handshakes give 32-byte keys only");
+        match self.local.as_ref().and_then(|local| local.public_of(secret)) {
+            Some(public) => (self.secret, self.public) = (StaticSecret::from(*secret), public),
+            None => self.become_pair_of(secret),
+        }
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
@@ -125,10 +148,7 @@ impl Dh for X25519 {
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
         // snow pads public keys to the longest curve it knows.
         let public: &[u8; KEY_BYTES] = pubkey.first_chunk().ok_or(Error::Dh)?;
-        let shared = self.secret.diffie_hellman(&PublicKey::from(*public));
-        if !shared.was_contributory() {
-            return Err(Error::Dh);
-        }
-        out.first_chunk_mut().ok_or(Error::Dh).map(|out| *out = shared.to_bytes())
+        let shared = self.shared_with(public)?;
+        out.first_chunk_mut().ok_or(Error::Dh).map(|out| *out = *shared)
     }
 }

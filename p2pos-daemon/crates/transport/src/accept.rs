@@ -1,19 +1,24 @@
-//! Handshakes that others begin: few at a time, each with a deadline, and nobody learns anything before the peer has
-//! proven who it is.
+//! Handshakes that others begin: few at a time and few for each network (`doorkeeper`), each with a deadline, and nobody
+//! learns anything before the peer has proven who it is.
 //!
 //! Strangers do not get here: the socket lets first packets through only if they were made with our PeerId. What gets here
 //! may still be a replay, so nothing is believed, told or stored before the handshake is done (reliability-ux.md N11-N15).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use p2pos_noise_quic::peer_of;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use crate::{
     connection::Connection,
+    doorkeeper::{Doorkeeper, Place, Verdict},
     endpoint::Configs,
     socket::Shared,
-    tuning::{HANDSHAKE_MAX, HANDSHAKES_MAX, RETRY_FROM_HANDSHAKES, Reach},
+    tuning::{HANDSHAKE_MAX, Reach},
 };
 
 /// Accepts handshakes until the endpoint closes, and hands out what became a connection.
@@ -23,17 +28,27 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     established: mpsc::Sender<Connection>,
 ) {
+    let mut door = Doorkeeper::default();
     let mut handshakes = JoinSet::new();
+    let mut places = HashMap::new();
     loop {
         tokio::select! {
-            incoming = endpoint.accept(), if handshakes.len() < HANDSHAKES_MAX => {
+            incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { return };
-                let Some(connecting) = admit(incoming, handshakes.len(), &configs) else { continue };
-                handshakes.spawn(finish(connecting, shared.clone(), established.clone()));
+                let Some((connecting, place)) = admit(incoming, &mut door, &configs) else { continue };
+                let task = handshakes.spawn(finish(connecting, shared.clone(), established.clone()));
+                places.insert(task.id(), place);
             }
-            Some(done) = handshakes.join_next() => {
-                if let Err(error) = done {
-                    tracing::error!(%error, "a handshake task failed");
+            Some(done) = handshakes.join_next_with_id() => {
+                let task = match done {
+                    Ok((task, ())) => task,
+                    Err(error) => {
+                        tracing::error!(%error, "a handshake task failed");
+                        error.id()
+                    }
+                };
+                if let Some(place) = places.remove(&task) {
+                    door.leave(place);
                 }
             }
         }
@@ -41,18 +56,31 @@ pub(crate) async fn run(
 }
 
 /// Decides about a first packet: go on, ask for proof of the address, or stay silent.
-fn admit(incoming: noq::Incoming, handshakes: usize, configs: &Configs) -> Option<noq::Connecting> {
+fn admit(
+    incoming: noq::Incoming,
+    door: &mut Doorkeeper,
+    configs: &Configs,
+) -> Option<(noq::Connecting, Place)> {
     let remote = incoming.remote_address().ip();
-    if handshakes >= RETRY_FROM_HANDSHAKES && !incoming.remote_address_validated() {
-        if let Err(error) = incoming.retry() {
-            error.into_incoming().ignore();
+    let is_proven = incoming.remote_address_validated();
+    let place = match door.knock(remote, is_proven, Instant::now().into_std()) {
+        Verdict::Enter(place) => place,
+        Verdict::ProveAddress => {
+            if let Err(error) = incoming.retry() {
+                error.into_incoming().ignore();
+            }
+            return None;
         }
-        return None;
-    }
+        Verdict::Ignore => {
+            incoming.ignore();
+            return None;
+        }
+    };
     match incoming.accept_with(configs.server(Reach::of(remote))) {
-        Ok(connecting) => Some(connecting),
+        Ok(connecting) => Some((connecting, place)),
         Err(error) => {
             tracing::debug!(%remote, %error, "ignored an attempt to connect");
+            door.leave(place);
             None
         }
     }

@@ -5,8 +5,11 @@
 //! can answer at all: the first packet is encrypted to its key.
 
 use std::{
+    future::poll_fn,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -14,10 +17,7 @@ use p2pos_identity::PeerId;
 use p2pos_noise_quic::peer_of;
 use p2pos_peer_protocol::EndCode;
 use p2pos_traversal::{Candidate, DialEvent, DialRace};
-use tokio::{
-    task::{AbortHandle, JoinSet},
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
     connection::Connection,
@@ -140,8 +140,7 @@ impl Endpoint {
             timeline,
             started: Instant::now(),
             race: DialRace::new(candidates.iter().copied(), Instant::now().into_std()),
-            running: JoinSet::new(),
-            handles: Vec::new(),
+            running: Attempts::default(),
         };
         match dial.run().await {
             Some(connection) => Ok(Connection::new(connection, peer, true, self.shared().clone())),
@@ -150,8 +149,6 @@ impl Endpoint {
     }
 }
 
-type Tried = (SocketAddr, Result<noq::Connection, AttemptOutcome>);
-
 /// A race in progress.
 struct Dial<'a> {
     endpoint: &'a Endpoint,
@@ -159,8 +156,7 @@ struct Dial<'a> {
     timeline: &'a Timeline,
     started: Instant,
     race: DialRace,
-    running: JoinSet<Tried>,
-    handles: Vec<(SocketAddr, AbortHandle)>,
+    running: Attempts,
 }
 
 impl Dial<'_> {
@@ -172,15 +168,10 @@ impl Dial<'_> {
             }
             let Some(alarm) = self.race.poll_timeout() else { break };
             tokio::select! {
-                Some(tried) = self.running.join_next() => {
-                    if let Ok((address, result)) = tried {
-                        winner = self.tried(address, result).or(winner);
-                    }
-                }
+                (address, result) = self.running.next() => winner = self.tried(address, result).or(winner),
                 () = sleep_until(alarm.into()) => {}
             }
         }
-        abandon(self.running).await;
         winner
     }
 
@@ -188,23 +179,16 @@ impl Dial<'_> {
         match event {
             DialEvent::Start(Candidate { addr, kind: _ }) => {
                 self.timeline.start(addr, self.started.elapsed());
-                let attempt = try_one(self.endpoint.clone(), self.peer, addr);
-                self.handles.push((addr, self.running.spawn(attempt)));
+                self.running.start(addr, shake_hands(self.endpoint.clone(), self.peer, addr));
             }
             DialEvent::GiveUp(address) => {
                 self.timeline.end(address, self.started.elapsed(), AttemptOutcome::Abandoned);
-                for (_, handle) in self.handles.iter().filter(|(addr, _)| *addr == address) {
-                    handle.abort();
-                }
+                self.running.give_up(address);
             }
         }
     }
 
-    fn tried(
-        &mut self,
-        address: SocketAddr,
-        result: Result<noq::Connection, AttemptOutcome>,
-    ) -> Option<noq::Connection> {
+    fn tried(&mut self, address: SocketAddr, result: Shaken) -> Option<noq::Connection> {
         let (outcome, connection) = match result {
             Ok(connection) => (AttemptOutcome::Connected, Some(connection)),
             Err(outcome) => (outcome, None),
@@ -219,25 +203,48 @@ impl Dial<'_> {
     }
 }
 
-/// Ends what still runs; a second connection that was ready in the same instant is closed as a duplicate.
-async fn abandon(mut running: JoinSet<Tried>) {
-    running.abort_all();
-    while let Some(tried) = running.join_next().await {
-        if let Ok((_, Ok(connection))) = tried {
-            connection.close(quic_code(EndCode::DUPLICATE), b"");
+/// What a handshake led to.
+type Shaken = Result<noq::Connection, AttemptOutcome>;
+
+/// Handshakes that run, few enough to poll all of them each time. They live in the task that dials: a task for each would put
+/// two more turns of the scheduler between the peer's answer and our first byte.
+#[derive(Default)]
+struct Attempts {
+    running: Vec<(SocketAddr, Pin<Box<dyn Future<Output = Shaken> + Send>>)>,
+}
+
+impl Attempts {
+    fn start(&mut self, address: SocketAddr, attempt: impl Future<Output = Shaken> + Send + 'static) {
+        self.running.push((address, Box::pin(attempt)));
+    }
+
+    /// Waits for the next one that ends; for ever if none runs. Cancel-safe.
+    async fn next(&mut self) -> (SocketAddr, Shaken) {
+        poll_fn(|context| {
+            for (index, (address, attempt)) in self.running.iter_mut().enumerate() {
+                if let Poll::Ready(result) = attempt.as_mut().poll(context) {
+                    let ended = (*address, result);
+                    drop(self.running.swap_remove(index));
+                    return Poll::Ready(ended);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ends the attempts at one address. A connection that was ready in the same instant is closed as a duplicate.
+    fn give_up(&mut self, address: SocketAddr) {
+        for (_, mut attempt) in self.running.extract_if(.., |(addr, _)| *addr == address) {
+            let mut nobody = Context::from_waker(Waker::noop());
+            if let Poll::Ready(Ok(connection)) = attempt.as_mut().poll(&mut nobody) {
+                connection.close(quic_code(EndCode::DUPLICATE), b"");
+            }
         }
     }
 }
 
-async fn try_one(endpoint: Endpoint, peer: PeerId, address: SocketAddr) -> Tried {
-    (address, shake_hands(&endpoint, peer, address).await)
-}
-
-async fn shake_hands(
-    endpoint: &Endpoint,
-    peer: PeerId,
-    address: SocketAddr,
-) -> Result<noq::Connection, AttemptOutcome> {
+async fn shake_hands(endpoint: Endpoint, peer: PeerId, address: SocketAddr) -> Shaken {
     let unroutable = |error: &dyn std::fmt::Display| AttemptOutcome::Unroutable(error.to_string());
     if !endpoint.shared().can_reach(address) {
         return Err(unroutable(&"this address family is not available"));

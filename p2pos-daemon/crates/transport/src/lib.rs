@@ -14,6 +14,7 @@ mod accept;
 mod classify;
 mod connection;
 mod dial;
+mod doorkeeper;
 mod endpoint;
 mod error;
 mod mux;

@@ -87,6 +87,20 @@ pub(crate) const HANDSHAKES_MAX: usize = 128;
 /// below, a flood with forged addresses does not.
 pub(crate) const RETRY_FROM_HANDSHAKES: usize = 32;
 
+/// Handshakes in progress for one network, proven and unproven addresses counted apart: 32 of [`HANDSHAKES_MAX`] at the
+/// most. An office behind one address has its contacts back in a second; half would make it wait on slow paths.
+pub(crate) const HANDSHAKES_PER_NETWORK_MAX: usize = 16;
+
+/// Handshakes that one network may begin at once, after a rest. A household's or an office's daemons after a power cut.
+pub(crate) const HANDSHAKES_BURST_PER_NETWORK: u32 = 128;
+
+/// Handshakes per second that one network may begin for ever: at 300 us each, 1 % of a core.
+pub(crate) const HANDSHAKES_PER_SECOND: u32 = 32;
+
+/// Networks whose share is in use: some 64 bytes each. One is forgotten 4 s after its last attempt, so this is a thousand
+/// networks per second; beyond, unproven addresses must prove themselves, and proven ones wait.
+pub(crate) const NETWORKS_MAX: usize = 4_096;
+
 /// Longest handshake, from first packet to proven identity: four retransmissions on a slow path.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 

@@ -1,19 +1,22 @@
 //! Dialling the peer: look its addresses up, race them, and wait longer after every failure.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use p2pos_discovery::ResolveError;
 use p2pos_identity::PeerId;
 use p2pos_transport::{Connection, Timeline};
 use p2pos_traversal::Backoff;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 
 use crate::{error::OpenError, limits::REDIAL, peer::Context};
 
-/// A dial in progress and the patience between dials.
-#[derive(Debug)]
+/// What becomes of a dial.
+type Dialed = Result<Connection, OpenError>;
+
+/// A dial in progress and the patience between dials. The dial runs within the peer's task: what follows from a connection
+/// follows in the same turn of the scheduler.
 pub(super) struct Dialler {
-    running: Option<JoinHandle<Result<Connection, OpenError>>>,
+    running: Option<Pin<Box<dyn Future<Output = Dialed> + Send>>>,
     timeline: Timeline,
     backoff: Backoff,
 }
@@ -31,7 +34,7 @@ impl Dialler {
             return;
         }
         self.timeline = Timeline::default();
-        self.running = Some(tokio::spawn(look_up_and_dial(peer, context.clone(), self.timeline.clone())));
+        self.running = Some(Box::pin(look_up_and_dial(peer, context.clone(), self.timeline.clone())));
     }
 
     pub(super) fn is_dialling(&self) -> bool {
@@ -49,17 +52,11 @@ impl Dialler {
     }
 
     /// Waits for the dial in progress; for ever if there is none. Cancel-safe.
-    pub(super) async fn done(&mut self) -> Result<Connection, OpenError> {
+    pub(super) async fn done(&mut self) -> Dialed {
         let Some(running) = &mut self.running else { return std::future::pending().await };
-        let result = running.await;
+        let dialed = running.await;
         self.running = None;
-        match result {
-            Ok(result) => result,
-            Err(error) => {
-                tracing::error!(%error, "a dial failed in an unforeseen way");
-                Err(OpenError::Offline)
-            }
-        }
+        dialed
     }
 
     /// A dial has failed, or a connection did not last: the next dial must wait, each time longer.
@@ -72,11 +69,9 @@ impl Dialler {
         self.backoff.handle_connected(now());
     }
 
-    /// Stops the dial in progress; one that has just succeeded is hung up.
+    /// Stops the dial in progress.
     pub(super) fn give_up(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-        }
+        self.running = None;
     }
 
     /// There is reason to hope again: the network has changed, or the peer has just shown that it lives.
@@ -85,21 +80,11 @@ impl Dialler {
     }
 }
 
-impl Drop for Dialler {
-    fn drop(&mut self) {
-        self.give_up();
-    }
-}
-
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-async fn look_up_and_dial(
-    peer: PeerId,
-    context: Arc<Context>,
-    timeline: Timeline,
-) -> Result<Connection, OpenError> {
+async fn look_up_and_dial(peer: PeerId, context: Arc<Context>, timeline: Timeline) -> Dialed {
     let resolved = context.resolver.resolve(&peer).await.map_err(|error| unresolved(&error))?;
     context.endpoint.dial(peer, &resolved.candidates, &timeline).await.map_err(OpenError::of_dial)
 }

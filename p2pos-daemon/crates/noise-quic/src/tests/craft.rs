@@ -15,7 +15,7 @@ use snow::{
 
 use crate::{
     QUIC_VERSION,
-    config::{client_with, server_with},
+    config::Handshakes,
     handshake::Tuning,
     initial::InitialSecret,
     packet::{PacketLimits, TAG_BYTES},
@@ -46,12 +46,15 @@ pub(super) fn plain_params() -> TransportParameters {
 
 /// A session of Ana's, calling `responder`.
 pub(super) fn calling(responder: &PeerId, tuning: Tuning) -> Box<dyn Session> {
-    client_with(&ana(), responder, tuning).start_session(QUIC_VERSION, "", &plain_params()).unwrap()
+    Handshakes::tuned(&ana(), tuning)
+        .client(responder)
+        .start_session(QUIC_VERSION, "", &plain_params())
+        .unwrap()
 }
 
 /// A session of Bo's, waiting for message 1.
 pub(super) fn called(tuning: Tuning) -> Box<dyn Session> {
-    server_with(&bo(), tuning).start_session(QUIC_VERSION, &plain_params())
+    Handshakes::tuned(&bo(), tuning).server().start_session(QUIC_VERSION, &plain_params())
 }
 
 /// Takes what a session wants to send in one write.

@@ -23,7 +23,7 @@ use super::{
     world::{Fate, Node, World, address},
 };
 use crate::{
-    QUIC_VERSION, client_crypto,
+    Handshakes, QUIC_VERSION,
     handshake::Tuning,
     packet::{CONFIDENTIALITY_PACKETS_MAX, INTEGRITY_PACKETS_MAX, PacketLimits},
 };
@@ -110,7 +110,7 @@ fn a_key_that_is_worn_out_is_replaced_before_its_limit() {
     let tuning = Tuning { limits, ..Tuning::default() };
     let updates = Arc::new(AtomicUsize::new(0));
     let mut world = World::tuned_pair(tuning.clone(), tuning.clone());
-    let crypto = crate::config::client_with(&ana(), &bo().peer_id(), tuning);
+    let crypto = Handshakes::tuned(&ana(), tuning).client(&bo().peer_id());
     let addr = world.nodes[1].addr;
     let initiator = world.dial_with(0, addr, Arc::new(Counted { crypto, updates: Arc::clone(&updates) }));
     assert!(world.run_until(|world| world.is_connected(0, initiator)));
@@ -294,7 +294,7 @@ impl Session for CountedSession {
 
 #[test]
 fn one_configuration_serves_many_dials_with_different_keys() {
-    let crypto = client_crypto(&ana(), &bo().peer_id());
+    let crypto = Handshakes::new(&ana()).client(&bo().peer_id());
     let params = super::craft::plain_params();
     let first = |session: &mut dyn Session| take(session);
     let mut one = crypto.start_session(QUIC_VERSION, "", &params).unwrap();

@@ -9,7 +9,7 @@ use super::{
     world::{Fate, Greeting, Guard, Node, World, address},
 };
 use crate::{
-    QUIC_VERSION, client_crypto,
+    Handshakes, QUIC_VERSION,
     handshake::Tuning,
     probe::{DropReason, Verdict, judge},
 };
@@ -34,10 +34,10 @@ fn flipping_any_bit_of_the_version_leaves_the_caller_without_an_answer() {
 #[test]
 fn a_dial_with_any_other_version_is_refused_before_a_packet_is_sent() {
     let params = super::craft::plain_params();
-    let crypto = client_crypto(&ana(), &bo().peer_id());
+    let crypto = Handshakes::new(&ana()).client(&bo().peer_id());
     for version in [0, 1, 0x6b33_43cf, QUIC_VERSION ^ 1, QUIC_VERSION.swap_bytes()] {
         assert!(crypto.start_session(version, "", &params).is_err());
-        let server = crate::server_crypto(&bo());
+        let server = Handshakes::new(&bo()).server();
         assert!(server.initial_keys(version, noq_proto::ConnectionId::new(&[1; 8])).is_err());
     }
 }

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     QUIC_VERSION,
     handshake::{Agreed, Initiator, LENGTH_BYTES, Parties, Tuning, respond},
+    local::LocalKeys,
     packet::{PacketLimits, TAG_BYTES},
     resolver::{Entropy, Resolver},
     retry::RetryKey,
@@ -162,14 +163,21 @@ fn write_case(case: &mut Case, suites: &'static [Suite]) {
     write_parties(case, &ana, &bo);
     let tuned =
         |ephemeral| Tuning { entropy: Entropy::Fixed(ephemeral), suites, limits: PacketLimits::default() };
-    let ours = Parties::new(&ana, bo.peer_id(), tuned(INITIATOR_EPHEMERAL));
-    let theirs = Parties::new(&bo, bo.peer_id(), tuned(RESPONDER_EPHEMERAL));
+    let ours = Parties::new(LocalKeys::of(&ana).into(), bo.peer_id(), tuned(INITIATOR_EPHEMERAL));
+    let theirs = Parties::new(LocalKeys::of(&bo).into(), bo.peer_id(), tuned(RESPONDER_EPHEMERAL));
 
     let (our_params, their_params) = (params_of_initiator(), params_of_responder());
     let (initiator, first) = Initiator::start(&ours, &our_params).unwrap();
     let (second, at_bo) = respond(&theirs, &their_params, &first[LENGTH_BYTES..]).unwrap();
     let at_ana = initiator.finish(&ours, &second[LENGTH_BYTES..]).unwrap();
     assert_eq!(at_ana.suite, at_bo.suite);
+    // What is kept of people we know must not change a byte.
+    ours.local.expect(&bo.peer_id());
+    theirs.local.expect(&ana.peer_id());
+    let (_, first_again) = Initiator::start(&ours, &our_params).unwrap();
+    assert_eq!(first_again, first);
+    let (second_again, _) = respond(&theirs, &their_params, &first[LENGTH_BYTES..]).unwrap();
+    assert_eq!(second_again, second);
 
     let offer: Vec<_> = suites.iter().map(|suite| suite.wire()).collect();
     let payload_1 = hello(ana.peer_id().as_bytes(), &offer, &encoded(&our_params));

@@ -17,7 +17,7 @@ use p2pos_identity::{PeerId, SecretKey};
 
 use crate::{
     QUIC_VERSION, cid_generator,
-    config::{client_with, server_with},
+    config::Handshakes,
     handshake::Tuning,
     peer_of,
     probe::{StrangerFilter, Verdict, judge},
@@ -261,7 +261,7 @@ fn endpoint(key: &SecretKey, tuning: &Tuning, transport: &Arc<TransportConfig>, 
         .cid_generator(cid_generator(key))
         .min_reset_interval(Duration::from_millis(100))
         .rng_seed(Some(rng_seed));
-    let mut server = ServerConfig::new(server_with(key, tuning.clone()), token_key(key));
+    let mut server = ServerConfig::new(Handshakes::tuned(key, tuning.clone()).server(), token_key(key));
     server.transport_config(Arc::clone(transport));
     Endpoint::new(Arc::new(config), Some(Arc::new(server)), true)
 }
@@ -311,7 +311,7 @@ impl World {
     /// Node `from` calls `remote` at an address where perhaps somebody else listens.
     pub(super) fn dial_as(&mut self, from: usize, remote: &PeerId, addr: SocketAddr) -> ConnectionHandle {
         let node = &self.nodes[from];
-        let crypto = client_with(&node.key, remote, node.tuning.clone());
+        let crypto = Handshakes::tuned(&node.key, node.tuning.clone()).client(remote);
         self.dial_with(from, addr, crypto)
     }
 
