@@ -94,6 +94,15 @@ pub enum ChoiceEvent {
     WantRelay,
 }
 
+impl ChoiceEvent {
+    fn path(self) -> Option<PathId> {
+        match self {
+            Self::SetStatus { path, .. } | Self::DropRelay(path) => Some(path),
+            Self::WantRelay => None,
+        }
+    }
+}
+
 /// Chooses among the paths of one connection.
 #[derive(Debug)]
 pub struct PathChoice {
@@ -179,6 +188,8 @@ impl PathChoice {
     /// Takes the end of a path.
     pub fn handle_closed(&mut self, id: PathId, now: Instant) {
         self.paths.retain(|path| path.id != id);
+        // What was to be done with it is done.
+        self.events.retain(|event| event.path() != Some(id));
         if self.chosen == Some(id) {
             self.chosen = None;
             self.settled_since = None;
@@ -343,6 +354,14 @@ mod tests {
         choice.handle_answered(DIRECT, ms(40), later);
         assert_eq!(drain(&mut choice), [status(RELAY, false), status(DIRECT, true)]);
         assert_eq!(choice.poll_timeout(), Some(later + RELAY_DROP_AFTER));
+    }
+
+    #[test]
+    fn a_status_that_was_not_yet_set_is_forgotten_when_its_path_closes() {
+        let now = origin();
+        let mut choice = PathChoice::new(Role::Dialler, RELAY, Tier::Relay, now);
+        choice.handle_closed(RELAY, now);
+        assert_eq!(drain(&mut choice), []);
     }
 
     #[test]
