@@ -6,18 +6,29 @@
 //! | `mac` | [`FlowKey`] and [`Tag`] |
 //! | `end` | [`FlowEnd`]: a user's end of a flow |
 //! | [`tcp`] | the same frames on a TCP connection |
+//! | `service` | [`Service`]: the relay's side: leases, circuits, forwarding, limits |
+//! | `bucket`, `window`, `address`, `stamp` | its parts: rates, replays, where it may send, work for strangers |
+//! | `queue` | [`ClassQueue`]: what waits for a full socket |
 //! | `mode` | [`RelayMode`], which the user sets |
 //!
 //! Floor 1: no socket, clock, task or randomness. Refuses to know: what is inside a packet (it is encrypted end to end,
 //! and the relay has no key). The specification is `RELAY.md` beside this crate; DESIGN section 7 has the decisions.
 
+mod address;
+mod bucket;
 mod end;
 mod frame;
 mod mac;
 mod mode;
+mod queue;
+mod service;
+mod stamp;
 pub mod tcp;
+mod window;
 
 pub use crate::{
+    address::Via,
+    bucket::Rate,
     end::{FRAMES_MAX, FlowEnd, OpenError, Opened},
     frame::{
         ANSWER_BYTES, ASK_BYTES, COOKIE_BYTES, Control, ControlFrame, FIRST_BYTE, FRAME_BYTES_MAX, Frame,
@@ -25,4 +36,11 @@ pub use crate::{
     },
     mac::{FlowKey, KEY_BYTES, TAG_BYTES, Tag},
     mode::{RelayMode, UnknownRelayMode},
+    queue::{ClassQueue, FLOW_QUEUE_PACKETS},
+    service::{
+        Asker, Call, Class, Dropped, ENTROPY_BYTES, Entropy, Flow, FlowEnding, FlowUse, LEASE_TIME, Lease,
+        Limits, Notice, PeerUse, Refusal, RelaySettings, RelayStatus, Service, ServiceEvent, TOKEN_BYTES,
+        Tariff, Traffic, Verdict,
+    },
+    stamp::{CHALLENGE_BYTES, STAMP_BITS, Search, Stamp},
 };

@@ -1,0 +1,264 @@
+//! What evil users and strangers try with a relay, and what they get.
+//!
+//! Two honest users talk through it throughout. Randomised tests shrink and print their input (proptest).
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod support;
+
+use std::{net::SocketAddr, time::Duration};
+
+use p2pos_relay::{Asker, Dropped, HEAD_BYTES, Opened, Refusal, RelayMode, Verdict, Via};
+use proptest::prelude::*;
+
+use support::{Relay, asker_at, contact, packet, settings, signed, stranger};
+
+const MALLORY: &str = "66.6.6.6:666";
+
+#[test]
+fn a_replayed_frame_is_dropped_and_moves_nothing() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, bo) = relay.join(&stranger(1), &stranger(2));
+    let caught = signed(&ana, &packet());
+    assert!(is_forwarded(relay.service.forward(relay.now, Via::Udp(ana.at), &mut caught.clone())));
+    for from in [ana.at, address(MALLORY)] {
+        let again = relay.service.forward(relay.now, Via::Udp(from), &mut caught.clone());
+        assert_eq!(again, Verdict::Dropped(Dropped::Replayed));
+    }
+    assert!(relay.service.poll_answer().is_none(), "nobody is asked anything");
+    assert_eq!(sends_to(&mut relay, &bo), Via::Udp(ana.at));
+}
+
+#[test]
+fn a_fresh_frame_caught_and_sent_first_from_elsewhere_does_not_steal_the_flow() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, bo) = relay.join(&stranger(1), &stranger(2));
+    let mut caught = signed(&ana, &packet());
+    assert!(is_forwarded(relay.service.forward(relay.now, Via::Udp(address(MALLORY)), &mut caught)));
+    let (to, challenge) = relay.service.poll_answer().unwrap();
+    assert_eq!(to, Via::Udp(address(MALLORY)));
+    assert_eq!(sends_to(&mut relay, &bo), Via::Udp(ana.at), "a challenge is no move");
+
+    // Mallory hands the challenge to Ana, who answers it from where she is: the cookie was not for there.
+    let Ok(Opened::Answer(proof)) = ana.end.open(&challenge) else { panic!("a challenge") };
+    let answered = relay.service.forward(relay.now, Via::Udp(ana.at), &mut proof.to_vec());
+    assert_eq!(answered, Verdict::Dropped(Dropped::Control));
+    assert_eq!(sends_to(&mut relay, &bo), Via::Udp(ana.at));
+}
+
+#[test]
+fn who_races_even_the_proof_loses_the_flow_to_the_old_address_in_one_round_trip() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, bo) = relay.join(&stranger(1), &stranger(2));
+    relay.service.forward(relay.now, Via::Udp(address(MALLORY)), &mut signed(&ana, &packet()));
+    let (_, challenge) = relay.service.poll_answer().unwrap();
+    let Ok(Opened::Answer(proof)) = ana.end.open(&challenge) else { panic!("a challenge") };
+    relay.service.forward(relay.now, Via::Udp(address(MALLORY)), &mut proof.to_vec());
+    assert_eq!(sends_to(&mut relay, &bo), Via::Udp(address(MALLORY)), "for now");
+    relay.settle(&ana);
+    assert_eq!(sends_to(&mut relay, &bo), Via::Udp(ana.at));
+}
+
+#[test]
+fn an_evil_user_gets_nothing_of_others_with_keys_and_flows_of_its_own() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, bo) = relay.join(&stranger(1), &stranger(2));
+    let (evil, _friend) = relay.join(&stranger(66), &stranger(67));
+    let mut frame = signed(&evil, &packet());
+    for number in [ana.end.vni(), bo.end.vni()] {
+        frame[1..5].copy_from_slice(&number.value().to_be_bytes());
+        let verdict = relay.service.forward(relay.now, Via::Udp(evil.at), &mut frame);
+        assert_eq!(verdict, Verdict::Dropped(Dropped::Tag), "a swapped number");
+    }
+    let (anas, evils) = (signed(&ana, &packet()), signed(&evil, &packet()));
+    let mut mixed = [&anas[..HEAD_BYTES - 8], &evils[HEAD_BYTES - 8..]].concat();
+    let verdict = relay.service.forward(relay.now, Via::Udp(evil.at), &mut mixed);
+    assert_eq!(verdict, Verdict::Dropped(Dropped::Tag), "a swapped tag");
+    assert_eq!(relay.service.handle_hang_up(evil.peer, ana.end.vni()), Err(Refusal::NoFlow));
+    assert!(is_forwarded(relay.send(&ana, &packet()).0) && is_forwarded(relay.send(&bo, &packet()).0));
+}
+
+#[test]
+fn no_control_frame_makes_the_relay_send_more_than_it_got() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, _bo) = relay.join(&stranger(1), &stranger(2));
+    let mut from = address(MALLORY);
+    for round in 0..200_u16 {
+        from.set_port(1000 + round);
+        let mut bind = ana.end.bind().unwrap().to_vec();
+        let got = bind.len();
+        relay.service.forward(relay.now, Via::Udp(from), &mut bind);
+        let sent: usize =
+            std::iter::from_fn(|| relay.service.poll_answer()).map(|(_, frame)| frame.len()).sum();
+        assert!(sent <= got, "{sent} for {got}");
+    }
+    let mut short = signed(&ana, &[0x41; 21]);
+    from.set_port(9);
+    relay.service.forward(relay.now + Duration::from_secs(1), Via::Udp(from), &mut short);
+    assert!(relay.service.poll_answer().is_none(), "38 bytes are not answered with 49");
+}
+
+#[test]
+fn a_challenge_goes_to_one_address_in_a_tenth_of_a_second_and_never_into_the_relays_own_network() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, _bo) = relay.join(&stranger(1), &stranger(2));
+    for inside in
+        ["192.168.1.1:80", "10.0.0.1:53", "127.0.0.1:22", "169.254.169.254:80", "[fd00::1]:1", "[::1]:1"]
+    {
+        relay.service.forward(relay.now, Via::Udp(address(inside)), &mut ana.end.bind().unwrap().to_vec());
+        assert!(relay.service.poll_answer().is_none(), "{inside}");
+    }
+    for (after_ms, asked) in [(0, 1), (50, 0), (60, 1)] {
+        relay.pass(Duration::from_millis(after_ms));
+        relay.service.forward(relay.now, Via::Udp(address(MALLORY)), &mut ana.end.bind().unwrap().to_vec());
+        assert_eq!(std::iter::from_fn(|| relay.service.poll_answer()).count(), asked);
+    }
+}
+
+#[test]
+fn a_relay_is_no_open_proxy_nor_a_way_into_its_own_network() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let inside = asker_at(50, address("192.168.1.50:4000"));
+    let outside = stranger(1);
+    let lease = relay.reserve(&inside).unwrap();
+    let refused = relay.connect(&outside, inside.peer, lease.token);
+    assert_eq!(refused.unwrap_err(), Refusal::Address, "a stranger outside, a stranger inside");
+    let other_inside = asker_at(51, address("192.168.1.51:4000"));
+    assert!(relay.connect(&other_inside, inside.peer, lease.token).is_ok(), "both are inside");
+
+    let family = |asker: Asker| Asker { is_contact: true, ..asker };
+    let lease = relay.reserve(&family(asker_at(52, address("192.168.1.52:1")))).unwrap();
+    let call = relay.connect(&contact(2), support::peer(52), lease.token);
+    assert!(call.is_ok(), "the owner knows both, and both proved where they are");
+
+    for nowhere in
+        ["224.0.0.1:1", "0.0.0.0:1", "255.255.255.255:1", "127.0.0.1:1", "8.8.8.8:0", "[ff02::1]:1"]
+    {
+        let asker = asker_at(53, address(nowhere));
+        assert_eq!(relay.reserve(&asker).unwrap_err(), Refusal::Address, "{nowhere}");
+    }
+}
+
+#[test]
+fn a_relay_is_not_reached_over_a_relay() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let relayed = Asker { is_relayed: true, ..contact(1) };
+    assert_eq!(relay.reserve(&relayed).unwrap_err(), Refusal::Relayed);
+    let lease = relay.reserve(&contact(2)).unwrap();
+    assert_eq!(relay.connect(&relayed, support::peer(2), lease.token).unwrap_err(), Refusal::Relayed);
+}
+
+#[test]
+fn reservations_from_a_thousand_addresses_leave_room_for_contacts_and_bounded_memory() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, bo) = relay.join(&stranger(1), &stranger(2));
+    for number in 0..1000_u32 {
+        let [.., third, fourth] = number.to_be_bytes();
+        let asker = asker_at(1000 + number, SocketAddr::from(([90, third, fourth, 1], 4000)));
+        let answer = relay.reserve(&asker);
+        assert!(
+            matches!(answer, Ok(_) | Err(Refusal::StampNeeded { .. })),
+            "the sixteenth of 32 leases is the last for nothing: {answer:?}"
+        );
+    }
+    let status = relay.service.status();
+    assert_eq!(status.community_leases, 16);
+    assert!(relay.service.peers(relay.now).len() <= 17, "who was refused is not remembered");
+    assert!(relay.reserve(&contact(3)).is_ok(), "contacts have places of their own");
+    assert!(relay.reserve(&stranger(2)).is_ok(), "who has a lease keeps it");
+    assert!(is_forwarded(relay.send(&ana, &packet()).0) && is_forwarded(relay.send(&bo, &packet()).0));
+}
+
+#[test]
+fn one_network_gets_four_leases_however_many_keys_it_has() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let asks = |relay: &mut Relay, host: u8| {
+        relay.reserve(&asker_at(u32::from(host), SocketAddr::from(([90, 1, 1, host], 4000))))
+    };
+    let granted = (1..=20).filter(|host| asks(&mut relay, *host).is_ok()).count();
+    assert_eq!(granted, 4);
+}
+
+#[test]
+fn a_greedy_user_takes_nothing_from_an_honest_one() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (ana, _bo) = relay.join(&stranger(1), &stranger(2));
+    let (evil, _friend) = relay.join(&stranger(66), &stranger(67));
+    for _ in 0..100 {
+        for _ in 0..100 {
+            relay.send(&evil, &packet());
+        }
+        relay.pass(Duration::from_millis(50));
+        assert!(is_forwarded(relay.send(&ana, &packet()).0));
+    }
+    let flows: Vec<_> = relay.service.flows().map(|flow| flow.forth.packets).collect();
+    assert!(flows[0] == 100 && flows[1] < 10_000, "{flows:?}");
+}
+
+proptest! {
+    /// Whatever is done to a frame of Ana's, Bo receives either exactly what Ana sent, once, or nothing.
+    #[test]
+    fn nothing_but_what_was_sent_ever_arrives(
+        packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 21..100), 1..20),
+        tampers in prop::collection::vec((any::<prop::sample::Index>(), 0..5_u8, any::<u16>(), any::<u8>(), any::<bool>()), 0..60),
+    ) {
+        let mut relay = Relay::new(settings(RelayMode::Community));
+        let (ana, bo) = relay.join(&stranger(1), &stranger(2));
+        let (evil, _friend) = relay.join(&stranger(66), &stranger(67));
+        let frames: Vec<Vec<u8>> = packets
+            .iter()
+            .map(|packet| { let mut packet = packet.clone(); packet[0] |= 0x40; signed(&ana, &packet) })
+            .collect();
+        let mut arrived = Vec::new();
+        let evil_number = evil.end.vni().value().to_be_bytes();
+        for (which, how, at, flip, is_from_ana) in tampers {
+            let mut frame = which.get(&frames).clone();
+            let at = usize::from(at) % frame.len();
+            match how {
+                0 => {}
+                1 => frame[at] ^= flip,
+                2 => frame.truncate(at),
+                3 => frame[1..5].copy_from_slice(&evil_number),
+                _ => frame.push(flip),
+            }
+            let from = if is_from_ana { ana.at } else { evil.at };
+            if let Verdict::Forward { to, .. } = relay.service.forward(relay.now, Via::Udp(from), &mut frame) {
+                prop_assert_eq!(to, Via::Udp(bo.at));
+                let Ok(Opened::Packet(packet)) = bo.end.open(&frame) else { panic!("Bo's own frame") };
+                arrived.push(packet.to_vec());
+            }
+            while relay.service.poll_answer().is_some() {}
+        }
+        let mut sent: Vec<Vec<u8>> = frames.iter().map(|frame| frame[HEAD_BYTES..].to_vec()).collect();
+        for packet in arrived {
+            let at = sent.iter().position(|sent| *sent == packet);
+            prop_assert!(at.is_some(), "it was sent, and did not arrive before");
+            sent.remove(at.unwrap());
+        }
+    }
+
+    #[test]
+    fn gibberish_never_panics_nor_leaves_the_relay(bytes: Vec<u8>, number: u32) {
+        let mut relay = Relay::new(settings(RelayMode::Community));
+        relay.join(&stranger(1), &stranger(2));
+        let mut frame = [&[5][..], &number.to_be_bytes(), &bytes].concat();
+        let verdict = relay.service.forward(relay.now, Via::Udp(address(MALLORY)), &mut frame);
+        prop_assert!(matches!(verdict, Verdict::Dropped(_)));
+    }
+}
+
+fn is_forwarded(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Forward { .. })
+}
+
+/// Where the relay sends what this side sends.
+fn sends_to(relay: &mut Relay, from: &support::Side) -> Via {
+    match relay.send(from, &packet()).0 {
+        Verdict::Forward { to, .. } => to,
+        Verdict::Consumed | Verdict::Dropped(_) => panic!("not forwarded"),
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
