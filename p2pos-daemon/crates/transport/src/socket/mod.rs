@@ -145,7 +145,9 @@ impl Shared {
         let wish = Listen { port: self.listen.port.or(port), ..self.listen };
         let mut tries = 1;
         let rebuilt = loop {
-            match self.families_mut().heal(wish, &self.alarm) {
+            // The lock ends with this line, and not with the wait below.
+            let healed = self.families_mut().heal(wish, &self.alarm);
+            match healed {
                 Err(BindError::PortTaken { .. }) if tries < SAME_PORT_REBIND_TRIES => {
                     tries += 1;
                     tokio::time::sleep(SAME_PORT_REBIND_WAIT).await;
