@@ -42,6 +42,12 @@ pub(crate) const STALLED_STREAMS: u32 = 100;
 /// Streams that must be able to run at full window beside the stalled ones.
 pub(crate) const RUNNING_STREAMS: u32 = 28;
 
+/// Largest receive window of one stream, bytes. noq 1.4 ends the connection ("too many gaps in stream buffer") when 2,048
+/// pieces of a stream wait behind a lost one, and a piece is a packet's share: 1,150 bytes on the smallest path, 2.3 MB in
+/// all. Seen with 4 MiB when a direct path was cut under load. quinn joins such pieces since its change 2814; with a noq
+/// that does too this can grow.
+const STREAM_WINDOW_MAX: u32 = 2 * 1024 * 1024;
+
 /// Streams of a stranger that can be full at the same time. With 32 strangers at once (the node's limit) this is 512 MiB
 /// in the worst case.
 const STRANGER_STREAMS: u32 = 4;
@@ -176,7 +182,7 @@ impl Reach {
     fn stream_window(self) -> u32 {
         match self {
             Self::Loopback | Self::Lan => 1024 * 1024,
-            Self::Internet => 4 * 1024 * 1024,
+            Self::Internet => STREAM_WINDOW_MAX,
         }
     }
 
