@@ -2,11 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+use bytes::Bytes;
 use p2pos_plugin_protocol::{
     code::{Code, End},
     limits,
     message::{Role, StreamId, StreamMessage},
-    streams::{Admission, Config, Credit, Read, Sort, Streams},
+    streams::{Admission, Config, Credit, Read, Sort, Streams, Transmit},
 };
 
 /// The machine of `role`, with a stream that the other side opened.
@@ -41,4 +42,19 @@ fn a_daemons_codes_reach_its_plugin_unchanged() {
     plugin.handle(StreamMessage::Reset { stream: id, end: End::new(Code::PATH_LOST) }).unwrap();
     let Read::Ended(heard) = plugin.read(id) else { panic!("it goes on") };
     assert_eq!(heard.end, End::new(Code::PATH_LOST));
+}
+
+/// [S-END-1]: the end of the session is the end of its streams. What becomes of them here meanwhile is no word of the
+/// other plugin, and must not sound like one.
+#[test]
+fn a_session_that_ends_says_nothing_of_its_streams_one_by_one() {
+    let (mut daemon, id) = opened_at(Role::Daemon);
+    daemon.write(id, &mut [Bytes::from_static(b"the last bytes")]).unwrap();
+    daemon.leave();
+    let mut payload = Vec::new();
+    assert!(matches!(daemon.poll_transmit(&mut payload), Some(Transmit::Data { .. })), "they may still go");
+    daemon.stop(id, End::app(0));
+    daemon.reset(id, End::app(0));
+    payload.clear();
+    assert_eq!(daemon.poll_transmit(&mut payload), None);
 }

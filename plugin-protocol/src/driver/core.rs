@@ -150,12 +150,21 @@ impl Core {
         self.end
     }
 
+    /// What the end is called when the other side is simply gone.
+    pub(super) const fn end_of_loss(&self) -> End {
+        End::new(match self.settings.role {
+            Role::Plugin => Code::SHUTTING_DOWN,
+            Role::Daemon => Code::PLUGIN_GONE,
+        })
+    }
+
     /// Ends the session for everybody who holds a handle. What is queued may still be sent, see [`Core::wind_up`].
     pub(super) fn end_with(&mut self, end: End) {
         if self.end.is_some() {
             return;
         }
         self.end = Some(end);
+        self.streams.leave();
         for asked in self.asked.values_mut() {
             if let Asked::Waiting { waker: Some(waker), .. } = asked {
                 waker.wake_by_ref();
@@ -206,7 +215,10 @@ impl Core {
     /// Closes with 106 if the other side asks and asks and never reads the answers.
     pub(super) fn check_control_queue(&mut self) {
         if self.control_bytes_waiting() > limits::CONTROL_QUEUE_BYTES_MAX {
-            self.fail(Violation { code: Code::SLOW_CONSUMER, what: "answers pile up and nobody reads them [S-FRAME-6]" });
+            self.fail(Violation {
+                code: Code::SLOW_CONSUMER,
+                what: "answers pile up and nobody reads them [S-FRAME-6]",
+            });
         }
     }
 
@@ -252,7 +264,10 @@ impl Core {
                 if rid.is_some() {
                     self.say(
                         rid,
-                        Body::Error(ErrorReply::new(Code::UNKNOWN_METHOD, "this version does not know it [S-MSG-6]")),
+                        Body::Error(ErrorReply::new(
+                            Code::UNKNOWN_METHOD,
+                            "this version does not know it [S-MSG-6]",
+                        )),
                     );
                 }
                 Ok(())

@@ -315,6 +315,13 @@ impl Session {
         self.adopt(id, Sort::Detached).then(|| Detached::new(&self.shared, id))
     }
 
+    /// Ends a stream at once, both ways, for those who do not hold its halves. One that is over stays as it is.
+    pub fn reset_stream(&self, id: StreamId, end: End) {
+        let mut core = self.shared.lock();
+        core.streams.reset(id, end);
+        core.after_stream_call();
+    }
+
     fn adopt(&self, id: StreamId, sort: Sort) -> bool {
         self.shared.lock().streams.adopt(id, sort)
     }

@@ -3,6 +3,7 @@
 //! Every turn it reads what is there and takes all whole frames of it in one run, then writes what waits, and repeats
 //! while anything moves. Reading never waits for writing: what the other side's words make us say goes into bounded
 //! queues. When the session ends with a last word, the task still hands that over, for [`limits::CLOSE_LINGER`] at most.
+//! Who is gone while we write to it may have said its last before: that is still read, as long.
 
 use std::{
     future::Future,
@@ -24,10 +25,10 @@ use super::{
     outbox::Outbox,
 };
 use crate::{
-    code::{Code, End},
+    code::Code,
     frame,
     limits::{self, PREFIX_BYTES},
-    message::{Body, ErrorReply, Frame, Message, Role, StreamId, Violation},
+    message::{Body, ErrorReply, Frame, Message, StreamId, Violation},
     streams::{Payload, SHARE_BYTES_MIN},
 };
 
@@ -53,11 +54,23 @@ pub(super) struct Task<R, W> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// The other side reads no more. What it said before still counts; then it is lost.
+    Listening,
     /// The last word is on its way; what still comes in is thrown away.
     Leaving,
     /// It has left, and the other side knows that we write no more.
     Left,
     Over,
+}
+
+impl Phase {
+    /// Whether what comes in is still taken.
+    const fn is_taking(self) -> bool {
+        match self {
+            Self::Running | Self::Listening => true,
+            Self::Leaving | Self::Left | Self::Over => false,
+        }
+    }
 }
 
 /// When the other side was last heard, and when it must be heard again.
@@ -126,7 +139,7 @@ where
         };
         match read {
             Ok(bytes) if bytes > 0 => {
-                if self.phase == Phase::Running {
+                if self.phase.is_taking() {
                     self.heard.last = Instant::now();
                     self.heard.pinged = None;
                     self.shared.lock().stats.bytes_in += bytes as u64;
@@ -142,9 +155,9 @@ where
     }
 
     fn make_room(&mut self) {
-        let missing = match self.phase {
-            Phase::Running => frame::missing(&self.buffer, self.frame_bytes_max).unwrap_or(0),
-            Phase::Leaving | Phase::Left | Phase::Over => 0,
+        let missing = match self.phase.is_taking() {
+            true => frame::missing(&self.buffer, self.frame_bytes_max).unwrap_or(0),
+            false => 0,
         };
         let room = self.buffer.capacity() - self.buffer.len();
         if room < missing.max(READ_ROOM_BYTES_MIN) {
@@ -170,7 +183,10 @@ where
                 Ok(Some(length)) => length,
                 Ok(None) => return Ok(()),
                 Err(error) => {
-                    return Err(Violation { code: error.code(), what: "a frame of a length that cannot be [S-FRAME-2]" });
+                    return Err(Violation {
+                        code: error.code(),
+                        what: "a frame of a length that cannot be [S-FRAME-2]",
+                    });
                 }
             };
             core.stats.frames_in += 1;
@@ -194,13 +210,10 @@ where
 
     /// The socket is gone, or the other side has closed it.
     fn lose(&mut self, error: Option<&io::Error>) {
-        let mut core = self.shared.lock();
         tracing::debug!(?error, "the other side is gone");
-        let code = match core.settings.role {
-            Role::Plugin => Code::SHUTTING_DOWN,
-            Role::Daemon => Code::PLUGIN_GONE,
-        };
-        core.wind_up(End::new(code));
+        let mut core = self.shared.lock();
+        let end = core.end_of_loss();
+        core.wind_up(end);
         self.phase = Phase::Over;
     }
 
@@ -209,8 +222,21 @@ where
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.phase {
             Phase::Running | Phase::Leaving => self.poll_flush(cx),
+            Phase::Listening => self.poll_end(cx),
             Phase::Left | Phase::Over => Poll::Pending,
         }
+    }
+
+    /// Nothing can be said any more; if the session ends for another reason meanwhile, that is all.
+    fn poll_end(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let mut core = self.shared.lock();
+        core.note_task(cx.waker());
+        if core.end().is_none() {
+            return Poll::Pending;
+        }
+        drop(core);
+        self.leave();
+        Poll::Ready(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -237,10 +263,25 @@ where
                 Poll::Pending => return Poll::Pending,
             }
         };
-        if let Err(error) = outcome {
-            self.lose(Some(&error));
+        match outcome {
+            Ok(()) => {}
+            Err(error) if self.phase == Phase::Running => self.listen(&error),
+            Err(error) => self.lose(Some(&error)),
         }
         Poll::Ready(())
+    }
+
+    /// Writing has failed: the other side is gone, or will be told so by our silence. Reading tells when all is read.
+    fn listen(&mut self, error: &io::Error) {
+        tracing::debug!(%error, "the other side reads no more");
+        self.phase = Phase::Listening;
+        self.leave_in(limits::CLOSE_LINGER);
+    }
+
+    fn leave_in(&mut self, limit: Duration) {
+        let leave_by = Instant::now() + limit;
+        self.leave_by = Some(leave_by);
+        self.heard.alarm.as_mut().reset(leave_by);
     }
 
     /// Takes from the queues what goes out next, and notices when the session is to end.
@@ -251,20 +292,15 @@ where
         let frames = self.outbox.fill(&mut core.control, &mut core.streams);
         core.stats.frames_out += frames;
         core.wake_by_events();
-        if let Some(end) = core.end()
-            && self.phase == Phase::Running
-        {
-            self.phase = Phase::Leaving;
-            let leave_by = Instant::now() + limits::CLOSE_LINGER;
-            self.leave_by = Some(leave_by);
-            self.heard.alarm.as_mut().reset(leave_by);
-            tracing::debug!(%end, "session ends");
-        }
-        if self.phase == Phase::Leaving
-            && self.outbox.is_empty()
-            && let Some(end) = core.end()
-        {
+        let Some(end) = core.end() else { return };
+        if self.outbox.is_empty() {
             core.wind_up(end);
+        }
+        drop(guard);
+        if self.phase == Phase::Running {
+            self.phase = Phase::Leaving;
+            self.leave_in(limits::CLOSE_LINGER);
+            tracing::debug!(%end, "session ends");
         }
     }
 
@@ -274,7 +310,7 @@ where
         std::task::ready!(self.heard.alarm.as_mut().poll(cx));
         match self.phase {
             Phase::Running => self.ask_for_a_sign(Instant::now()),
-            Phase::Leaving | Phase::Left | Phase::Over => self.leave(),
+            Phase::Listening | Phase::Leaving | Phase::Left | Phase::Over => self.leave(),
         }
         Poll::Ready(())
     }
@@ -283,9 +319,8 @@ where
     fn leave(&mut self) {
         self.phase = Phase::Over;
         let mut core = self.shared.lock();
-        if let Some(end) = core.end() {
-            core.wind_up(end);
-        }
+        let end = core.end().unwrap_or_else(|| core.end_of_loss());
+        core.wind_up(end);
     }
 
     /// Nothing was heard for a while: ask first, and give up only when that is not answered either. So a machine that
@@ -311,11 +346,8 @@ where
                 let reply =
                     ErrorReply::new(Code::TIMEOUT, "nothing was heard for 45 seconds, not even a Pong");
                 Frame { rid: None, message: Message::Body(Body::Error(reply)) }.encode(&mut core.control);
-                let code = match core.settings.role {
-                    Role::Plugin => Code::SHUTTING_DOWN,
-                    Role::Daemon => Code::PLUGIN_GONE,
-                };
-                core.end_with(End::new(code));
+                let end = core.end_of_loss();
+                core.end_with(end);
                 now + limits::CLOSE_LINGER
             }
         };

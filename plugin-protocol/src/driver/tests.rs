@@ -276,6 +276,114 @@ async fn when_the_plugin_dies_its_streams_end_with_403_but_finished_ones_stay_re
     assert!(got.is_empty() || got == b"a piece");
 }
 
+/// Four frames and more of them than a read takes at once: a Ping that wants an answer, an Open, 4 MiB with the fin.
+fn last_words() -> Vec<u8> {
+    const MIB: usize = 1024 * 1024;
+    let mut words = Frame { rid: None, message: Message::Ping(1) }.to_bytes().to_vec();
+    let request = Message::Body(Body::Open(open(sid(1))));
+    words.extend(Frame { rid: Rid::new(1), message: request }.to_bytes());
+    for n in 1..=64 {
+        let data =
+            StreamMessage::Data { stream: sid(1), payload: Bytes::from(vec![7; MIB / 16]), fin: n == 64 };
+        words.extend(Frame { rid: None, message: Message::Stream(data) }.to_bytes());
+    }
+    words
+}
+
+/// A daemon's session that lets a plugin send 4 MiB before it must wait.
+fn spawn_patient_daemon(
+    read: impl AsyncRead + Unpin + Send + 'static,
+    write: impl AsyncWrite + Unpin + Send + 'static,
+) -> (Session, Inbox) {
+    let limits = Limits { stream_window_bytes: 8 * 1024 * 1024, ..Limits::default() };
+    spawn(read, write, BytesMut::new(), Settings::daemon(&limits, &Hello::default()))
+}
+
+#[tokio::test]
+async fn what_a_plugin_said_before_it_left_is_read_though_it_hears_no_answer() {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let (session, mut inbox) = spawn_patient_daemon(ours, Deaf);
+    tokio::spawn(async move { theirs.write_all(&last_words()).await });
+    let inbound = soon(inbox.recv()).await.unwrap();
+    let (_send, mut recv) = session.adopt_stream(sid(1)).unwrap();
+    assert_eq!(inbound.rid, Rid::new(1));
+    assert_eq!(read_all(&mut recv).await.len(), 4 * 1024 * 1024);
+    assert_eq!(soon(session.ended()).await.code, Code::PLUGIN_GONE);
+}
+
+#[tokio::test]
+async fn a_plugin_that_writes_4_mib_with_its_fin_and_exits_at_once_is_heard_out() {
+    let (plugin, daemon) = UnixStream::pair().unwrap();
+    let (read, write) = tokio::io::split(daemon);
+    let (session, mut inbox) = spawn_patient_daemon(read, write);
+    let plugin = plugin.into_std().unwrap();
+    plugin.set_nonblocking(false).unwrap();
+    // It reads nothing, so its end is a broken pipe to whoever writes to it.
+    let plugin = std::thread::spawn(move || std::io::Write::write_all(&mut { plugin }, &last_words()));
+    soon(inbox.recv()).await.unwrap();
+    let (_send, mut recv) = session.adopt_stream(sid(1)).unwrap();
+    assert_eq!(read_all(&mut recv).await.len(), 4 * 1024 * 1024);
+    assert_eq!(soon(session.ended()).await.code, Code::PLUGIN_GONE);
+    plugin.join().unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hears_nothing_and_says_nothing_is_not_listened_to_for_ever() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let (session, _inbox) = spawn_patient_daemon(ours, Deaf);
+    let started = tokio::time::Instant::now();
+    session.notify(Body::Done);
+    assert_eq!(soon(session.ended()).await.code, Code::PLUGIN_GONE);
+    assert_eq!(started.elapsed(), limits::CLOSE_LINGER);
+    drop(theirs);
+}
+
+#[tokio::test]
+async fn nothing_follows_stop_sending_not_even_the_fin() {
+    let (mut raw, session, mut inbox) = raw_plugin();
+    raw.say(Some(1), Message::Body(Body::Open(open(sid(1))))).await;
+    let inbound = soon(inbox.recv()).await.unwrap();
+    let (mut send, _recv) = session.adopt_stream(sid(1)).unwrap();
+    session.reply(inbound.rid.unwrap(), opened(sid(1)));
+    raw.next().await;
+    let stop = StreamMessage::StopSending { stream: sid(1), end: End::app(5) };
+    raw.say(None, Message::Stream(stop)).await;
+    assert_eq!(soon(send.stopped()).await.end, End::app(5));
+    assert!(send.finish().is_err());
+    assert!(send.write(Bytes::from_static(b"more")).await.is_err());
+    raw.say(Some(2), Message::Ping(1)).await;
+    assert_eq!(raw.next().await.message, Message::Pong(1), "S-STREAM-6: the direction is over");
+}
+
+#[tokio::test]
+async fn data_after_fin_is_a_fault_until_the_stream_is_closed_and_late_from_then_on() {
+    let fin = || {
+        let data = StreamMessage::Data { stream: sid(1), payload: Bytes::new(), fin: true };
+        Message::Stream(data)
+    };
+    for is_closed in [false, true] {
+        let (mut raw, session, mut inbox) = raw_plugin();
+        raw.say(Some(1), Message::Body(Body::Open(open(sid(1))))).await;
+        let inbound = soon(inbox.recv()).await.unwrap();
+        let (mut send, mut recv) = session.adopt_stream(sid(1)).unwrap();
+        session.reply(inbound.rid.unwrap(), opened(sid(1)));
+        raw.next().await;
+        raw.say(None, fin()).await;
+        assert_eq!(soon(recv.read_chunk()).await, Ok(None));
+        if is_closed {
+            send.finish().unwrap();
+            assert!(matches!(raw.next().await.message, Message::Stream(StreamMessage::Data { .. })));
+            assert!(matches!(raw.next().await.message, Message::Stream(StreamMessage::StreamClosed { .. })));
+        }
+        raw.say(None, fin()).await;
+        raw.say(Some(2), Message::Ping(1)).await;
+        match is_closed {
+            true => assert_eq!(raw.next().await.message, Message::Pong(1), "S-STREAM-9"),
+            false => raw.expect_error(None, Code::PROTOCOL).await,
+        }
+    }
+}
+
 #[tokio::test]
 async fn closing_hands_over_what_was_written_before() {
     let mut pair = Pair::new();
@@ -686,6 +794,27 @@ fn spawn_plugin<S: AsyncRead + AsyncWrite + Send + 'static>(socket: S) -> (Sessi
 fn spawn_daemon<S: AsyncRead + AsyncWrite + Send + 'static>(socket: S) -> (Session, Inbox) {
     let (read, write) = tokio::io::split(socket);
     spawn(read, write, BytesMut::new(), Settings::daemon(&Limits::default(), &Hello::default()))
+}
+
+/// A socket whose other end reads no more.
+struct Deaf;
+
+impl AsyncWrite for Deaf {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: std::pin::Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: std::pin::Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// A plugin's and a daemon's session, joined by a real socket.

@@ -71,6 +71,8 @@ struct Book {
     /// Streams that owe credit; each stands here once (`Slot::is_credit_due`).
     credit_due: VecDeque<StreamId>,
     control: VecDeque<StreamMessage>,
+    /// The session is ending, and with it every stream: nothing more is said about single ones.
+    is_leaving: bool,
     events: VecDeque<Event>,
     counters: Counters,
 }
@@ -87,6 +89,7 @@ impl Streams {
             ready: VecDeque::new(),
             credit_due: VecDeque::new(),
             control: VecDeque::new(),
+            is_leaving: false,
             events: VecDeque::new(),
             counters: Counters { datagrams_dropped: 0, frames_late: 0 },
         };
@@ -259,7 +262,7 @@ impl Streams {
         };
         if slot.receiver().is_some_and(Receiver::stop) {
             slot.cause.get_or_insert_with(|| (self.book.config.role.own_cause(), end));
-            self.book.control.push_back(StreamMessage::StopSending { stream: id, end });
+            self.book.say(StreamMessage::StopSending { stream: id, end });
         }
         self.book.settle(id, slot);
         self.forget_if_done(id);
@@ -343,6 +346,12 @@ impl Streams {
             self.book.conclude(id, slot, Some(facts));
             self.forget_if_done(id);
         }
+    }
+
+    /// The session is about to end: Data that is queued may still go out, but what becomes of streams from now on is the
+    /// session's end and not their own, and is not told as such.
+    pub fn leave(&mut self) {
+        self.book.is_leaving = true;
     }
 
     /// Ends everything with the session: nothing will be sent any more. What came with its fin stays readable.

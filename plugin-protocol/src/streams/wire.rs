@@ -308,9 +308,16 @@ impl Book {
         }
     }
 
+    /// Queues something that is no Data.
+    pub(super) fn say(&mut self, message: StreamMessage) {
+        if !self.is_leaving {
+            self.control.push_back(message);
+        }
+    }
+
     /// Ends a stream from our side, and says so.
     pub(super) fn reset(&mut self, id: StreamId, slot: &mut Slot, end: End) {
-        self.control.push_back(StreamMessage::Reset { stream: id, end });
+        self.say(StreamMessage::Reset { stream: id, end });
         slot.cause.get_or_insert_with(|| (self.config.role.own_cause(), end));
         slot.what.end(StreamEnd { how: How::Local, end });
         self.events.push_back(Event::Changed(id));
@@ -336,7 +343,7 @@ impl Book {
         if let Some(facts) = facts
             && self.config.role == Role::Daemon
         {
-            self.control.push_back(StreamMessage::StreamClosed { stream: id, facts });
+            self.say(StreamMessage::StreamClosed { stream: id, facts });
         }
         self.events.push_back(Event::Changed(id));
     }

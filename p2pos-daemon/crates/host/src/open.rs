@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use p2pos_identity::ProtocolName;
 use p2pos_plugin_protocol::{
     code::{Code, End},
     driver::{Detached, Flow, RecvHalf, SendHalf, Session},
     limits::TICKET_TTL,
-    message::{Body, Cause, ErrorReply, Opened, Rid, StreamClosed, StreamId, Ticket},
+    message::{Body, Cause, ErrorReply, Kind, Opened, Rid, StreamClosed, StreamId, Ticket},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -52,12 +53,38 @@ pub struct OpenAnswer {
     inner: Option<Inner>,
 }
 
+/// What the plugin asked for, for the words of a refusal.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) protocols: Vec<ProtocolName>,
+    pub(crate) kind: Kind,
+}
+
+impl Wanted {
+    /// A peer that serves a name that was asked for, and refuses it all the same, serves it in the other kind: the name
+    /// alone would send the author looking for a slip that is not there.
+    fn explain(&self, failure: &mut OpenFailure) {
+        let is_offered =
+            |name: &&ProtocolName| failure.details.iter().any(|offered| *offered == name.as_str());
+        if failure.code == Code::PROTOCOL_NOT_SUPPORTED
+            && let Some(name) = self.protocols.iter().find(is_offered)
+        {
+            let (theirs, ours) = match self.kind {
+                Kind::Stream => ("datagrams", "a stream"),
+                Kind::Datagram => ("streams", "datagrams"),
+            };
+            failure.message = format!("the peer serves {name} for {theirs}, and was asked for {ours}");
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
     session: Session,
     rid: Rid,
     stream: StreamId,
+    wanted: Wanted,
     pending: Pending,
     cancelled: watch::Receiver<bool>,
     deadline: Instant,
@@ -67,11 +94,11 @@ impl OpenAnswer {
     pub(crate) fn new(
         shared: Arc<Shared>,
         session: Session,
-        (rid, stream): (Rid, StreamId),
+        (rid, stream, wanted): (Rid, StreamId, Wanted),
         pending: Pending,
         (cancelled, deadline): (watch::Receiver<bool>, Instant),
     ) -> Self {
-        Self { inner: Some(Inner { shared, session, rid, stream, pending, cancelled, deadline }) }
+        Self { inner: Some(Inner { shared, session, rid, stream, wanted, pending, cancelled, deadline }) }
     }
 
     /// A future of its own that resolves when trying on is of no use: the plugin cancelled or ended, or its time is up.
@@ -153,7 +180,8 @@ impl OpenAnswer {
 }
 
 impl Inner {
-    fn fail(self, failure: OpenFailure) {
+    fn fail(self, mut failure: OpenFailure) {
+        self.wanted.explain(&mut failure);
         let error = ErrorReply {
             message: failure.message,
             retry_after: failure.retry_after,

@@ -6,6 +6,7 @@
 //! Refuses to know: QUIC, PeerIds, who opened the stream.
 
 mod raw;
+mod vitality;
 
 use std::{fmt, sync::Arc};
 
@@ -78,6 +79,11 @@ impl PluginStream {
     pub(crate) fn hold(mut self, slot: Slot) -> Self {
         self.closer.slot = Some(slot);
         self
+    }
+
+    /// The writing direction, before it is split off.
+    pub(crate) fn writer(&mut self) -> &mut PluginWriter {
+        &mut self.writer
     }
 
     /// Gives the two directions to two owners, and the last word to a third.

@@ -4,7 +4,8 @@
 //! A socket's end of file says too little: a plugin that was killed in the middle of a file looks exactly like one that
 //! has finished (measured, plugin-host.md A3). So every raw stream has a *minder*, a small task that knows the truth
 //! (the session for a detached socket, the exit code for a command) and publishes it as the stream's [`Fate`]; a reader
-//! that meets the end of file asks for the fate before it calls it a fin.
+//! that meets the end of file asks for the fate before it calls it a fin. It waits for it only where the plugin may be
+//! dying: one that still holds its socket, or whose process is not on its way out, lives (docs/decisions/0012).
 //!
 //! Refuses to know: tickets, commands, who owns the other end.
 
@@ -25,7 +26,10 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::Ended;
+use super::{
+    Ended,
+    vitality::{self, Vitality},
+};
 use crate::spawner::Exit;
 
 /// Size of one read, in bytes. A unix socket holds about 200 KiB; at half, bulk costs twice the system calls, at double
@@ -35,11 +39,12 @@ const READ_BYTES: usize = 256 * 1024;
 const READ_BYTES_MIN: usize = 64 * 1024;
 /// Slices of one vectored write: more gain nothing at 64 KiB each.
 const WRITE_SLICES_MAX: usize = 16;
-/// How long a socket that was closed whole waits for news of its plugin's death before it counts as finished. The kernel
-/// closes the descriptors of a dead process in the order of their numbers, and the session's is lower than that of any
-/// stream opened through it: its end of file is there first, and only has to be read. At 100 ms every short detached
-/// stream lasted so long; at a tenth of this a busy loop might not have come round.
-const SOCKET_FATE_WITHIN: Duration = Duration::from_millis(2);
+/// How long a socket that was closed whole by a dying process waits for the news, which its session brings: the session's
+/// socket is closed in the same breath. Longer would only matter to a daemon that does not come round for a second.
+const DYING_FATE_WITHIN: Duration = Duration::from_secs(1);
+/// The same where nobody can say whether the process lives: on TCP, whose ends have no process, and without a readable
+/// /proc. At 100 ms every short detached stream lasted so long; at a tenth of this a busy loop might not have come round.
+const UNKNOWN_FATE_WITHIN: Duration = Duration::from_millis(2);
 /// How long the remote may be silent towards a socket that was closed whole before it is told to stop, and how often a
 /// socket whose plugin has finished is looked at. A remote that writes hears of it at once; this gives its own fin a
 /// round trip to come, and the plugin the time to say how it ended: stopped earlier, an orderly end would look like a
@@ -163,16 +168,20 @@ impl ReadIo {
         }
     }
 
-    /// How long the end of file must wait for the stream's fate.
-    async fn fate_within(&self) -> Duration {
+    /// How long the end of file must wait for the stream's fate; `None`: not at all, the plugin lives.
+    async fn fate_within(&self) -> Option<Duration> {
         match self {
             // A plugin that only finished its own half still holds the socket, so it lives.
             Self::Unix(socket) => match socket.ready(Interest::READABLE | Interest::WRITABLE).await {
-                Ok(ready) if !ready.is_write_closed() => Duration::ZERO,
-                Ok(_) | Err(_) => SOCKET_FATE_WITHIN,
+                Ok(ready) if !ready.is_write_closed() => None,
+                Ok(_) | Err(_) => match vitality::of_peer(socket.as_ref()) {
+                    Vitality::Alive => None,
+                    Vitality::Dying => Some(DYING_FATE_WITHIN),
+                    Vitality::Unknown => Some(UNKNOWN_FATE_WITHIN),
+                },
             },
-            Self::Tcp(_) => SOCKET_FATE_WITHIN,
-            Self::Pipe(_) => COMMAND_FATE_WITHIN,
+            Self::Tcp(_) => Some(UNKNOWN_FATE_WITHIN),
+            Self::Pipe(_) => Some(COMMAND_FATE_WITHIN),
         }
     }
 }
@@ -218,9 +227,14 @@ impl RawReader {
     /// The end of file came: finds out what it means.
     async fn judge_end(&mut self) -> Result<Option<usize>, End> {
         let Some(io) = &self.io else { return Ok(None) };
-        let patience = io.fate_within().await;
-        let told = tokio::time::timeout(patience, self.fate.wait_for(Option::is_some)).await;
-        let fate = told.ok().and_then(|fate| fate.ok().and_then(|fate| *fate));
+        let fate = match io.fate_within().await {
+            // No timer, however short: the runtime's are rounded up to a millisecond.
+            None => *self.fate.borrow(),
+            Some(patience) => {
+                let told = tokio::time::timeout(patience, self.fate.wait_for(Option::is_some)).await;
+                told.ok().and_then(|fate| fate.ok().and_then(|fate| *fate))
+            }
+        };
         self.io = None;
         fate.map_or(Ok(()), Fate::judge).map(|()| None)
     }
