@@ -1,24 +1,65 @@
-//! The NAT lab's command line: `cargo xtask lab` hands its arguments to it.
+//! The NAT lab's command line: `cargo xtask lab` hands its arguments to it. Owns what is printed, and that Ctrl-C leaves nothing behind.
+
+mod cli;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use p2pos_natlab::wire;
+use p2pos_natlab::ledger;
+use p2pos_natlab::wire::cli::WireArguments;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What a shell calls a program that a signal ended: 128 and SIGINT's number.
+const INTERRUPTED: u8 = 130;
 
 /// Real NATs in network namespaces, and real daemons behind them.
 #[derive(Debug, Parser)]
-#[command(name = "p2pos-natlab")]
+#[command(name = "cargo xtask lab")]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    what: What,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Wire(wire::cli::WireArguments),
+enum What {
+    /// Let two judges look at every NAT: is it the kind that it is said to be?
+    Prove(cli::prove::ProveArguments),
+    /// Build sites and leave them standing until Ctrl-C, for looking around by hand
+    Stand(cli::stand::StandArguments),
+    /// Join two network namespaces by a wire of chosen delay, jitter, loss and rate
+    Wire(WireArguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Wire(arguments) => wire::cli::run(&arguments),
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        // Listened for before anything is built, and heard while something is: building blocks the thread that it runs on.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let work = tokio::spawn(run(arguments.what));
+        anyhow::Ok(tokio::select! {
+            done = work => Some(done),
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
+        })
+    })?;
+    let Some(done) = ended else {
+        // Whatever still runs on other threads loses its namespaces; nobody hears what it has to say about that.
+        ledger::abandon()?;
+        std::process::exit(INTERRUPTED.into());
+    };
+    done?
+}
+
+async fn run(what: What) -> Result<ExitCode> {
+    match what {
+        What::Prove(arguments) => cli::prove::run(arguments).await,
+        What::Stand(arguments) => cli::stand::run(&arguments).await,
+        What::Wire(arguments) => {
+            tokio::task::spawn_blocking(move || p2pos_natlab::wire::cli::run(&arguments)).await??;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

@@ -90,7 +90,11 @@ const HOUSE: &[Room] = &[
             "p2pos-host",
         ],
     ),
-    room(OUTSIDE, "p2pos-natlab", &["p2pos-plugin-protocol", "p2pos-traversal", "p2pos-control"]),
+    room(
+        OUTSIDE,
+        "p2pos-natlab",
+        &["p2pos-identity", "p2pos-plugin-protocol", "p2pos-traversal", "p2pos-control"],
+    ),
     room(OUTSIDE, "xtask", &[]),
 ];
 
