@@ -112,6 +112,7 @@ impl Daemon {
         node_config.port = config.port;
         node_config.policy = people.policy(config.strangers);
         let node = Node::start(node_config).map_err(|error| Failure::failed(error.to_string()))?;
+        node.expect(people.everybody());
         let bridge = Bridge::new(node.clone(), people.contacts());
         let host = start_host(paths, config, &node, Arc::clone(&bridge)).await?;
         let parts = Parts { people, node, host, bridge: Arc::clone(&bridge) };

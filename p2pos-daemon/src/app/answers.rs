@@ -117,6 +117,8 @@ impl Answers {
             if is_removal {
                 // The book and the resolver have forgotten it: now the connection goes, and the policy says who comes back.
                 self.parts.node.disconnect(peer).await;
+            } else {
+                self.parts.node.expect(vec![peer]);
             }
             self.parts.bridge.contact_changed(peer, Some(contact.petname.clone()), what);
         }
@@ -331,7 +333,6 @@ fn unreachable(who: &str, error: &OpenError) -> Failure {
         | OpenError::NotSupported { .. }
         | OpenError::Refused { .. }
         | OpenError::NotReady { .. }
-        | OpenError::IdentityMismatch { .. }
         | OpenError::LocalOffline { .. }
         | OpenError::StreamLimit
         | OpenError::ConnectionLost(_)
@@ -343,9 +344,6 @@ fn unreachable(who: &str, error: &OpenError) -> Failure {
 fn is_silence(attempt: &Attempt) -> bool {
     match attempt.outcome {
         AttemptOutcome::Running | AttemptOutcome::NoAnswer | AttemptOutcome::Abandoned => true,
-        AttemptOutcome::Connected
-        | AttemptOutcome::Refused(_)
-        | AttemptOutcome::WrongIdentity
-        | AttemptOutcome::Unroutable(_) => false,
+        AttemptOutcome::Connected | AttemptOutcome::Refused(_) | AttemptOutcome::Unroutable(_) => false,
     }
 }

@@ -94,7 +94,6 @@ fn why(peer: &PeerSnapshot) -> String {
         AttemptOutcome::Connected | AttemptOutcome::Abandoned => String::new(),
         AttemptOutcome::NoAnswer => "no answer".to_owned(),
         AttemptOutcome::Refused(why) => format!("refused: {why}"),
-        AttemptOutcome::WrongIdentity => "somebody else answers there".to_owned(),
         AttemptOutcome::Unroutable(why) => format!("no way to that address: {why}"),
     }
 }

@@ -66,6 +66,12 @@ impl People {
         })
     }
 
+    /// All contacts.
+    pub(super) fn everybody(&self) -> Vec<PeerId> {
+        let contacts = self.contacts.list().unwrap_or_default();
+        contacts.into_iter().map(|contact| contact.peer).collect()
+    }
+
     /// How many contacts there are.
     pub(super) fn count(&self) -> usize {
         self.contacts.list().map_or(0, |contacts| contacts.len())

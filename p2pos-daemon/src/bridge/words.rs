@@ -70,9 +70,9 @@ pub(super) fn open_failure(error: &OpenError) -> OpenFailure {
         OpenError::NotSupported { offered } => {
             failure.details = offered.iter().map(ToString::to_string).collect();
         }
-        OpenError::Unreachable { attempts }
-        | OpenError::IdentityMismatch { attempts }
-        | OpenError::LocalOffline { attempts } => failure.details = timeline(attempts),
+        OpenError::Unreachable { attempts } | OpenError::LocalOffline { attempts } => {
+            failure.details = timeline(attempts);
+        }
         OpenError::NotReady { retry_after } => failure.retry_after = *retry_after,
         OpenError::UnknownPeer
         | OpenError::Offline
@@ -94,7 +94,6 @@ fn timeline(attempts: &[Attempt]) -> Vec<String> {
             AttemptOutcome::Connected => "connected",
             AttemptOutcome::NoAnswer => "no answer",
             AttemptOutcome::Refused(_) => "refused",
-            AttemptOutcome::WrongIdentity => "somebody else answered",
             AttemptOutcome::Unroutable(_) => "no route",
             AttemptOutcome::Abandoned => "abandoned",
         };

@@ -15,7 +15,8 @@ pub enum OpenError {
     /// The peer is known, but no address of it can be found now.
     #[error("no current address of this peer was found")]
     Offline,
-    /// Addresses were tried and none answered.
+    /// Addresses were tried and none answered. Whoever else may be at an address cannot even read the first packet, which is
+    /// made for the peer's key, and stays as silent as an empty address: there is no "somebody else answered".
     #[error("none of the peer's {} addresses answered", distinct_addresses(.attempts))]
     Unreachable {
         /// What was tried, oldest first.
@@ -38,12 +39,6 @@ pub enum OpenError {
     NotReady {
         /// When to try again, if the peer said so.
         retry_after: Option<Duration>,
-    },
-    /// Somebody else answered at the peer's address.
-    #[error("somebody else answered at the peer's address")]
-    IdentityMismatch {
-        /// What was tried.
-        attempts: Vec<Attempt>,
     },
     /// This machine has no network that leads to the peer.
     #[error("this machine has no network that leads to the peer")]
@@ -82,7 +77,6 @@ impl OpenError {
             Self::NotSupported { .. } => 304,
             Self::Refused { code } => *code,
             Self::NotReady { .. } => 306,
-            Self::IdentityMismatch { .. } => 307,
             Self::LocalOffline { .. } => 308,
             Self::Timeout { .. } => 207,
             Self::ConnectionLost(_) => 404,
@@ -96,9 +90,7 @@ impl OpenError {
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         match self {
-            Self::Unreachable { attempts }
-            | Self::IdentityMismatch { attempts }
-            | Self::LocalOffline { attempts } => attempts,
+            Self::Unreachable { attempts } | Self::LocalOffline { attempts } => attempts,
             Self::UnknownPeer
             | Self::Offline
             | Self::NotSupported { .. }
@@ -137,8 +129,6 @@ impl OpenError {
             Self::Offline
         } else if error.is_local() {
             Self::LocalOffline { attempts: error.attempts }
-        } else if error.is_wrong_identity() {
-            Self::IdentityMismatch { attempts: error.attempts }
         } else {
             Self::Unreachable { attempts: error.attempts }
         }
@@ -147,7 +137,7 @@ impl OpenError {
     /// Whether dialling again soon could help, so that a waiting open goes on waiting.
     pub(crate) fn is_worth_another_dial(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::IdentityMismatch { .. } => true,
+            Self::Unreachable { .. } => true,
             Self::UnknownPeer
             | Self::Offline
             | Self::NotSupported { .. }

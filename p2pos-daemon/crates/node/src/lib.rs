@@ -35,7 +35,7 @@ pub use crate::{
     config::{Admission, Config, Everyone, Policy},
     error::OpenError,
     flow::{Flow, FlowEnd},
-    node::{Event, Node, PeerSnapshot},
+    node::{Event, NetworkChange, Node, PeerSnapshot},
     open::{Answer, Answered, Channel, OpenRequest, Opened, Opening},
     peer::PeerState,
     ping::Pings,

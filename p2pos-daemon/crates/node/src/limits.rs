@@ -49,6 +49,19 @@ pub(crate) const REDIAL: BackoffSettings = BackoffSettings {
 /// leftover that the peer no longer knows. A little more than the longest handshake.
 pub(crate) const SIMULTANEOUS_MAX: Duration = Duration::from_secs(6);
 
+/// Silence, in round trips of the path, after which a connection that was nudged is dead: the nudge, two repetitions and the
+/// answer.
+pub(crate) const DOUBT_ROUND_TRIPS: u32 = 4;
+
+/// Least such silence. A busy machine answers late; half would cut living connections on it.
+pub(crate) const DOUBT_MIN: Duration = Duration::from_secs(1);
+
+/// Longest such silence, over a satellite and back.
+pub(crate) const DOUBT_MAX: Duration = Duration::from_secs(5);
+
+/// First look whether a nudged connection was heard; the pauses double from there.
+pub(crate) const DOUBT_FIRST_LOOK: Duration = Duration::from_millis(10);
+
 /// Least life of a connection that lost against its twin: until then the peer has heard of the twin too, and opens
 /// nothing here any more. Dozens of round trips.
 pub(crate) const RETIRE_GRACE: Duration = Duration::from_secs(2);

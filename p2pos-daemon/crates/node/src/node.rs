@@ -48,6 +48,17 @@ pub enum Event {
     },
 }
 
+/// What is known of a change of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkChange {
+    /// This machine's addresses are others than before. Sockets may be bound to what is gone, so they are made anew, on the
+    /// same port where possible.
+    Addresses,
+    /// Another route, a machine that has slept, a socket that failed: our addresses are as before. Sockets that still work
+    /// stay.
+    Perhaps,
+}
+
 /// What is known of a peer at one moment.
 #[derive(Debug, Clone)]
 pub struct PeerSnapshot {
@@ -211,13 +222,20 @@ impl Node {
         self.context().endpoint.counters()
     }
 
-    /// Heals the sockets after a change of the network, lets connections check their paths, and dials at once where a dial
-    /// was waiting.
+    /// Follows a change of the network: gets the sockets in order, lets connections check their paths and move, and dials at
+    /// once where a dial was waiting.
     ///
     /// # Errors
-    /// [`BindError`] if no socket can be bound any more.
-    pub async fn network_changed(&self) -> Result<(), BindError> {
-        network_changed(self.context()).await
+    /// [`BindError`] if no socket can be bound any more. The node tries again by itself.
+    pub async fn network_changed(&self, change: NetworkChange) -> Result<(), BindError> {
+        network_changed(self.context(), change).await
+    }
+
+    /// Works out beforehand what handshakes with these peers need, on a thread of its own: for contacts, as early as they are
+    /// known. It takes 50 us each, once, and spares the called side 150 us at every connection.
+    pub fn expect(&self, peers: Vec<PeerId>) {
+        let endpoint = self.context().endpoint.clone();
+        tokio::task::spawn_blocking(move || peers.iter().for_each(|peer| endpoint.expect(peer)));
     }
 
     /// Cuts a peer off: its connections are closed as refused, and opens that wait for it fail. Whether it may come back is
@@ -268,8 +286,11 @@ fn snapshot(peer: PeerId, status: crate::peer::Status) -> PeerSnapshot {
     }
 }
 
-async fn network_changed(context: &Context) -> Result<(), BindError> {
-    let healed = context.endpoint.network_changed();
+async fn network_changed(context: &Context, change: NetworkChange) -> Result<(), BindError> {
+    let healed = match change {
+        NetworkChange::Addresses => context.endpoint.rebuild_sockets().await,
+        NetworkChange::Perhaps => context.endpoint.network_changed(),
+    };
     for (_, handle) in context.registry.all() {
         handle.send(Command::NetworkChanged).await;
     }
@@ -281,7 +302,7 @@ async fn heal_sockets(context: Arc<Context>) {
     heal::whenever(
         || context.endpoint.broken(),
         || async {
-            if let Err(error) = network_changed(&context).await {
+            if let Err(error) = network_changed(&context, NetworkChange::Perhaps).await {
                 tracing::warn!(%error, "no UDP socket can be bound; another try follows");
             }
         },

@@ -23,6 +23,15 @@ pub(crate) struct Registry {
     peers: Mutex<BTreeMap<PeerId, PeerHandle>>,
 }
 
+/// What became of a command; one that was not sent comes back.
+enum Sent {
+    Yes,
+    /// The task has no room for it now.
+    Full(Command, PeerHandle),
+    /// The task had ended.
+    Gone(Command),
+}
+
 impl Registry {
     /// Gives a command to the task of `peer`, which is started if there is none; waits while its queue is full.
     ///
@@ -37,19 +46,17 @@ impl Registry {
         let mut command = command;
         loop {
             match self.try_command(peer, context, command)? {
-                None => return Ok(()),
-                Some(unsent) => command = unsent,
+                Sent::Yes => return Ok(()),
+                Sent::Full(unsent, handle) => {
+                    command = unsent;
+                    handle.has_room().await;
+                }
+                Sent::Gone(unsent) => command = unsent,
             }
-            tokio::task::yield_now().await;
         }
     }
 
-    fn try_command(
-        &self,
-        peer: PeerId,
-        context: &Arc<Context>,
-        command: Command,
-    ) -> Result<Option<Command>, OpenError> {
+    fn try_command(&self, peer: PeerId, context: &Arc<Context>, command: Command) -> Result<Sent, OpenError> {
         let mut peers = self.peers();
         if context.is_closing() {
             return Err(OpenError::ShuttingDown);
@@ -59,12 +66,12 @@ impl Registry {
         }
         let handle = peers.entry(peer).or_insert_with(|| peer::start(peer, context.clone()));
         match handle.try_send(command) {
-            Ok(()) => Ok(None),
-            Err(TrySendError::Full(unsent)) => Ok(Some(unsent)),
+            Ok(()) => Ok(Sent::Yes),
+            Err(TrySendError::Full(unsent)) => Ok(Sent::Full(unsent, handle.clone())),
             // A task that failed is replaced at the next try.
             Err(TrySendError::Closed(unsent)) => {
                 peers.remove(&peer);
-                Ok(Some(unsent))
+                Ok(Sent::Gone(unsent))
             }
         }
     }
@@ -91,5 +98,47 @@ impl Registry {
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, PeerHandle>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::AtomicBool, time::Duration};
+
+    use p2pos_discovery::Resolver;
+    use p2pos_identity::SecretKey;
+    use p2pos_transport::{Config, Endpoint};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn context() -> Arc<Context> {
+        let mut config = Config::new(Arc::new(SecretKey::from_seed([1; 32])));
+        config.ipv4 = Some(std::net::Ipv4Addr::LOCALHOST);
+        config.ipv6 = None;
+        Arc::new(Context {
+            endpoint: Endpoint::bind(&config).unwrap(),
+            resolver: Resolver::new(),
+            incoming: mpsc::channel(1).0,
+            events: Mutex::new(None),
+            registry: Registry::default(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// Time stands still while anybody spins, so a busy wait would never end here.
+    #[tokio::test(start_paused = true)]
+    async fn a_command_for_a_busy_task_waits_without_spinning() {
+        let (context, peer) = (context(), SecretKey::from_seed([2; 32]).peer_id());
+        let (commands, mut task) = mpsc::channel(1);
+        context.registry.peers().insert(peer, PeerHandle::to(commands));
+        let send = || context.registry.command(peer, &context, Command::NetworkChanged);
+        send().await.unwrap();
+        assert!(timeout(Duration::from_secs(1), send()).await.is_err(), "the queue is full");
+        let (sent, ()) = tokio::join!(send(), async {
+            task.recv().await.unwrap();
+        });
+        sent.unwrap();
+        assert!(task.try_recv().is_ok());
     }
 }

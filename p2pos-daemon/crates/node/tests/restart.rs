@@ -16,9 +16,11 @@ use std::{
 use bytes::Bytes;
 use p2pos_node::{Event, Lost, StreamEnd};
 
-use support::{Daemon, daemon, daemon_with, peer_id, request, round_trip, serve_echo, soon};
+use support::{Daemon, daemon, daemon_with, peer_id, request, round_trip, serve_echo, soon, until};
 
 const PORT: &str = "P2POS_TEST_PORT";
+/// Where the child shall call a daemon: its seed and its port.
+const CALL: &str = "P2POS_TEST_CALL";
 const SEED: u8 = 2;
 
 #[tokio::test]
@@ -28,7 +30,15 @@ async fn child() {
     let daemon = daemon_with(SEED, |config| config.port = port);
     serve_echo(&daemon);
     println!("PORT {}", daemon.address().port());
+    let call = std::env::var(CALL).unwrap_or_default();
+    let call = call.split_once(' ').map(|(seed, port)| (seed.parse().unwrap(), port.parse::<u16>().unwrap()));
+    let mut kept = None;
+    if let Some((seed, port)) = call {
+        daemon.knows_at(peer_id(seed), &[([127, 0, 0, 1], port).into()]);
+        kept = Some(soon(daemon.node.open(request(peer_id(seed)))).await.unwrap());
+    }
     std::future::pending::<()>().await;
+    drop(kept);
 }
 
 /// The peer's process; killed with the test at the latest.
@@ -39,11 +49,18 @@ struct Peer {
 
 impl Peer {
     fn start(port: Option<u16>) -> Self {
+        Self::start_with(port.map(|port| (PORT, port.to_string())))
+    }
+
+    /// Starts it on any port, and has it call a daemon.
+    fn start_calling(seed: u8, port: u16) -> Self {
+        Self::start_with(Some((CALL, format!("{seed} {port}"))))
+    }
+
+    fn start_with(variable: Option<(&str, String)>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "child", "--ignored", "--nocapture"]).stdout(Stdio::piped());
-        if let Some(port) = port {
-            command.env(PORT, port.to_string());
-        }
+        command.envs(variable);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = lines
@@ -132,5 +149,25 @@ async fn an_open_that_meets_silence_condemns_the_connection_for_the_next_one() {
     tokio::time::resume();
     assert_eq!(error.code(), 207);
     let _peer = Peer::start(Some(port));
+    echo_once(&a).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_calls_from_another_port_after_its_restart_replaces_the_dead_connection() {
+    // Of simultaneous dials that of the smaller PeerId stays: the case in which the dead connection would have won.
+    let seed = (3..=u8::MAX).find(|seed| peer_id(*seed) < peer_id(SEED)).unwrap();
+    let a = daemon(seed);
+    serve_echo(&a);
+    let mut peer = Peer::start(None);
+    a.knows_at(peer_id(SEED), &[([127, 0, 0, 1], peer.port).into()]);
+    let opened = soon(a.node.open(request(peer_id(SEED)))).await.unwrap();
+    let mut dead = opened.channel.into_stream().unwrap();
+    peer.kill();
+
+    let _peer = Peer::start_calling(seed, a.address().port());
+    until(|| a.node.peers().iter().any(|peer| peer.connections == 2)).await;
+    echo_once(&a).await;
+    assert_eq!(soon(dead.recv.read_chunk()).await, Err(StreamEnd::Lost(Lost::Local)));
+    assert_eq!(a.node.peers()[0].connections, 1);
     echo_once(&a).await;
 }

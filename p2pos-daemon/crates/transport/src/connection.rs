@@ -1,6 +1,6 @@
 //! One QUIC connection with a proven peer.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use noq::{PathId, VarInt};
@@ -27,6 +27,8 @@ pub struct Connection {
     peer: PeerId,
     is_initiator: bool,
     since: Instant,
+    /// Where the peer was when the handshake was done.
+    first_remote: Option<SocketAddr>,
     /// Keeps the sockets' record of partners within reach.
     shared: Arc<Shared>,
 }
@@ -44,7 +46,9 @@ pub struct Traffic {
 
 impl Connection {
     pub(crate) fn new(inner: noq::Connection, peer: PeerId, is_initiator: bool, shared: Arc<Shared>) -> Self {
-        let connection = Self { inner, peer, is_initiator, since: Instant::now(), shared };
+        let mut connection =
+            Self { inner, peer, is_initiator, since: Instant::now(), first_remote: None, shared };
+        connection.first_remote = connection.path().map(|path| path.remote);
         connection.note_partner();
         connection
     }
@@ -82,13 +86,18 @@ impl Connection {
         Ok((SendStream::new(send), RecvStream::new(recv)))
     }
 
-    /// Waits for the next stream that the peer opens. Cancel-safe.
+    /// Waits for the next stream that the peer opens, or for the connection's end. Cancel-safe.
     ///
     /// # Errors
     /// [`Lost`] if the connection is gone.
     pub async fn accept_stream(&self) -> Result<(SendStream, RecvStream), Lost> {
-        let (send, recv) = self.inner.accept_bi().await?;
-        Ok((SendStream::new(send), RecvStream::new(recv)))
+        match self.inner.accept_bi().await {
+            Ok((send, recv)) => Ok((SendStream::new(send), RecvStream::new(recv))),
+            Err(error) => {
+                self.note_partner();
+                Err(error.into())
+            }
+        }
     }
 
     /// Sends a datagram, or queues it and drops the oldest one queued. Never waits.
@@ -166,13 +175,6 @@ impl Connection {
         self.inner.close(quic_code(code), b"");
     }
 
-    /// Waits for the end of the connection.
-    pub async fn closed(&self) -> Lost {
-        let lost = self.inner.closed().await.into();
-        self.note_partner();
-        lost
-    }
-
     /// How the connection ended, if it has.
     #[must_use]
     pub fn lost(&self) -> Option<Lost> {
@@ -193,10 +195,11 @@ impl Connection {
         &self.shared
     }
 
-    /// The peer's address may get a stateless reset if it still speaks to this connection when we have forgotten it.
+    /// The peer's address may get a stateless reset if it still speaks to this connection when we have forgotten it. Noted at
+    /// the beginning and at the end: what lies between may be longer than an address is remembered.
     fn note_partner(&self) {
-        if let Some(path) = self.path() {
-            self.shared.note_partner(path.remote);
+        if let Some(remote) = self.path().map(|path| path.remote).or(self.first_remote) {
+            self.shared.note_partner(remote);
         }
     }
 }

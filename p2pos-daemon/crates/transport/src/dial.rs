@@ -39,8 +39,6 @@ pub enum AttemptOutcome {
     NoAnswer,
     /// The peer, or its network stack, ended the handshake.
     Refused(String),
-    /// Somebody else answered.
-    WrongIdentity,
     /// This machine has no way to that address.
     Unroutable(String),
     /// Another candidate was faster, or needed its place.
@@ -112,12 +110,6 @@ impl DialError {
     pub fn is_local(&self) -> bool {
         !self.attempts.is_empty()
             && self.attempts.iter().all(|attempt| matches!(attempt.outcome, AttemptOutcome::Unroutable(_)))
-    }
-
-    /// Whether somebody else answered.
-    #[must_use]
-    pub fn is_wrong_identity(&self) -> bool {
-        self.attempts.iter().any(|attempt| attempt.outcome == AttemptOutcome::WrongIdentity)
     }
 }
 
@@ -206,11 +198,14 @@ impl Dial<'_> {
 /// What a handshake led to.
 type Shaken = Result<noq::Connection, AttemptOutcome>;
 
+/// A handshake that runs.
+type Attempting = Pin<Box<dyn Future<Output = Shaken> + Send>>;
+
 /// Handshakes that run, few enough to poll all of them each time. They live in the task that dials: a task for each would put
 /// two more turns of the scheduler between the peer's answer and our first byte.
 #[derive(Default)]
 struct Attempts {
-    running: Vec<(SocketAddr, Pin<Box<dyn Future<Output = Shaken> + Send>>)>,
+    running: Vec<(SocketAddr, Attempting)>,
 }
 
 impl Attempts {
@@ -261,7 +256,12 @@ async fn shake_hands(endpoint: Endpoint, peer: PeerId, address: SocketAddr) -> S
         Ok(Err(error)) => return Err(AttemptOutcome::Refused(Lost::from(error).to_string())),
     };
     let proven = connection.peer_identity().and_then(peer_of);
-    if proven == Some(peer) { Ok(connection) } else { Err(AttemptOutcome::WrongIdentity) }
+    if proven != Some(peer) {
+        // Cannot be: the keys of the handshake are made of the peer's. It is asked once more, before anybody relies on it.
+        tracing::error!("a dialled connection was established without its peer's proof; it is closed");
+        return Err(AttemptOutcome::Refused("no proof of the peer".to_owned()));
+    }
+    Ok(connection)
 }
 
 /// Asks the kernel whether it has a route; connecting a UDP socket sends nothing.

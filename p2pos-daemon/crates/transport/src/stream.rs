@@ -66,13 +66,6 @@ impl SendStream {
     pub fn stopped(&self) -> Stopped {
         Stopped(Box::pin(self.inner.stopped()))
     }
-
-    /// Puts this stream behind (negative) or before (positive) the others of its connection.
-    pub fn set_priority(&self, priority: i32) {
-        if self.inner.set_priority(priority).is_err() {
-            tracing::trace!("set the priority of a stream that had ended");
-        }
-    }
 }
 
 impl Drop for SendStream {

@@ -92,7 +92,7 @@ async fn closing_tells_the_peer_the_code_and_ends_its_streams() {
     let (_back, mut theirs) = soon(accepted.accept_stream()).await.unwrap();
     soon(a.close(EndCode::SHUTTING_DOWN)).await;
     let lost = Lost::Closed(EndCode::SHUTTING_DOWN);
-    assert_eq!(soon(accepted.closed()).await, lost);
+    assert_eq!(soon(accepted.accept_stream()).await.unwrap_err(), lost);
     let end = loop {
         if let Err(end) = soon(theirs.read_chunk()).await {
             break end;

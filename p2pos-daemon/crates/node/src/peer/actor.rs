@@ -40,6 +40,8 @@ pub(super) struct Actor {
     wishes: Wishes,
     /// How the last connection ended, to tell it when none is left.
     last_loss: Option<Lost>,
+    /// Whether the user knows the peer; then its next handshake is prepared for.
+    is_contact: bool,
     /// Since when there is nothing to do.
     idle_since: Option<Instant>,
 }
@@ -63,6 +65,7 @@ impl Actor {
             dialler: Dialler::default(),
             wishes: Wishes::default(),
             last_loss: None,
+            is_contact: false,
             idle_since: Some(Instant::now()),
         }
     }
@@ -92,7 +95,10 @@ impl Actor {
             Command::Connect(reply) => self.wishes.add(reply),
             Command::Adopt(connection, welcome) => self.adopt(connection, welcome),
             Command::Disconnect => self.disconnect(),
-            Command::NetworkChanged => self.dialler.hope_again(),
+            Command::NetworkChanged => {
+                self.connections.nudge_all();
+                self.dialler.hope_again();
+            }
             Command::Shutdown => self.shut_down(),
         }
     }
@@ -109,6 +115,7 @@ impl Actor {
     fn adopt(&mut self, connection: Connection, welcome: Welcome) {
         let is_contact = matches!(welcome, Welcome::Contact);
         if is_contact {
+            self.is_contact = true;
             connection.widen();
         }
         let live = Live::new(connection, self.given_back.clone());
@@ -140,10 +147,15 @@ impl Actor {
             Some(Lost::Closed(_) | Lost::TimedOut | Lost::Protocol(_)) | None => self.dialler.back_off(),
         }
         self.last_loss = lost.or_else(|| self.last_loss.take());
+        if self.is_contact {
+            // Now, and not while somebody waits for the next connection.
+            self.context.endpoint.expect(&self.peer);
+        }
     }
 
     /// Makes everything follow from what is.
     fn settle(&mut self) {
+        self.connections.settle_doubts(Instant::now());
         self.connections.close_due(Instant::now());
         if let Some(live) = self.connections.chosen() {
             self.wishes.fulfil(live);

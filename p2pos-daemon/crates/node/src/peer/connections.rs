@@ -9,7 +9,7 @@
 //!
 //! Knows neither sockets nor tasks; time is tokio's, so that tests can bend it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use p2pos_identity::PeerId;
 use p2pos_peer_protocol::EndCode;
@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use crate::{
     limits::{
-        CONNECTIONS_PER_PEER_MAX, IDLE_CLOSE, RETIRE_GRACE, RETIRE_MAX, RETIRE_SECOND, SIMULTANEOUS_MAX,
+        CONNECTIONS_PER_PEER_MAX, DOUBT_FIRST_LOOK, DOUBT_MAX, DOUBT_MIN, DOUBT_ROUND_TRIPS, IDLE_CLOSE,
+        RETIRE_GRACE, RETIRE_MAX, RETIRE_SECOND, SIMULTANEOUS_MAX,
     },
     peer::{Live, Welcome},
 };
@@ -29,6 +30,8 @@ pub(super) struct Origin {
     pub(super) since: Instant,
     /// Whether the owner of the smaller PeerId dialled.
     pub(super) is_of_smaller: bool,
+    /// Whether it must still prove that it lives.
+    pub(super) is_doubted: bool,
 }
 
 /// A connection that is held.
@@ -37,8 +40,21 @@ struct Held {
     live: Arc<Live>,
     origin: Origin,
     retired_at: Option<Instant>,
+    doubt: Option<Doubt>,
     /// Kept for what it is: a stranger's place, given back when the connection is forgotten.
     _welcome: Welcome,
+}
+
+/// A connection that was nudged because the peer made another one: a living peer answers within a round trip.
+#[derive(Debug)]
+struct Doubt {
+    /// Datagrams received before.
+    packets: u64,
+    /// When to look whether more have come; each time twice as far away.
+    look_at: Instant,
+    pause: Duration,
+    /// When it is dead.
+    until: Instant,
 }
 
 /// The connections to one peer.
@@ -60,20 +76,38 @@ impl Connections {
         Self { held: Vec::new(), we_are_smaller: us < peer }
     }
 
-    /// Takes a new connection; one too many is closed instead.
+    /// Takes a new connection. The others must prove that they live; of too many, the least of them is closed.
     pub(super) fn add(&mut self, live: Arc<Live>, welcome: Welcome) {
         self.forget_lost();
-        if self.held.len() >= CONNECTIONS_PER_PEER_MAX {
-            return live.connection.close(EndCode::DUPLICATE);
+        let now = Instant::now();
+        for other in &mut self.held {
+            other.begin_to_doubt(now);
+        }
+        let origins: Vec<Origin> = self.held.iter().map(|held| held.origin).collect();
+        if self.held.len() >= CONNECTIONS_PER_PEER_MAX
+            && let Some(least) = the_least(&origins)
+        {
+            self.held.remove(least).live.connection.close(EndCode::DUPLICATE);
         }
         let is_of_smaller = live.connection.is_initiator() == self.we_are_smaller;
-        let origin = Origin { since: live.connection.since(), is_of_smaller };
-        for other in &self.held {
-            // If the peer does not know it any more, a stateless reset tells us within a round trip.
-            other.live.connection.nudge();
-        }
-        self.held.push(Held { live, origin, retired_at: None, _welcome: welcome });
+        let origin = Origin { since: live.connection.since(), is_of_smaller, is_doubted: false };
+        self.held.push(Held { live, origin, retired_at: None, doubt: None, _welcome: welcome });
         self.choose();
+    }
+
+    /// Makes every connection say something: after a change of the network the peer learns our new address by it.
+    pub(super) fn nudge_all(&self) {
+        for held in &self.held {
+            held.live.connection.nudge();
+        }
+    }
+
+    /// Looks which doubted connections have been heard meanwhile, and closes those that had time enough and were not.
+    pub(super) fn settle_doubts(&mut self, now: Instant) {
+        for held in &mut self.held {
+            held.settle_doubt(now);
+        }
+        self.forget_lost();
     }
 
     /// Forgets connections that have ended, and chooses anew.
@@ -96,7 +130,7 @@ impl Connections {
         let due: Vec<Closing> = self
             .held
             .iter()
-            .filter(|held| self.due(held).is_some_and(|due| due <= now))
+            .filter(|held| self.closing_due(held).is_some_and(|due| due <= now))
             .map(|held| {
                 let code = if held.retired_at.is_some() { EndCode::DUPLICATE } else { EndCode::IDLE };
                 Closing { id: held.live.connection.id(), code }
@@ -123,6 +157,11 @@ impl Connections {
     }
 
     fn due(&self, held: &Held) -> Option<Instant> {
+        let look_at = held.doubt.as_ref().map(|doubt| doubt.look_at);
+        [self.closing_due(held), look_at].into_iter().flatten().min()
+    }
+
+    fn closing_due(&self, held: &Held) -> Option<Instant> {
         let unused_since = held.live.leases.unused_since();
         match held.retired_at {
             None => unused_since.map(|since| since + IDLE_CLOSE),
@@ -141,6 +180,39 @@ impl Connections {
     }
 }
 
+impl Held {
+    /// If the peer does not know it any more, a stateless reset tells us within a round trip, unless the peer speaks from
+    /// another port now: then the silence tells.
+    fn begin_to_doubt(&mut self, now: Instant) {
+        self.live.connection.nudge();
+        if self.doubt.is_none() {
+            let rtt = self.live.connection.path().map_or(Duration::ZERO, |path| path.rtt);
+            self.origin.is_doubted = true;
+            self.doubt = Some(Doubt {
+                packets: self.live.connection.traffic().packets_received,
+                look_at: now + DOUBT_FIRST_LOOK,
+                pause: DOUBT_FIRST_LOOK,
+                until: now + (rtt * DOUBT_ROUND_TRIPS).clamp(DOUBT_MIN, DOUBT_MAX),
+            });
+        }
+    }
+
+    fn settle_doubt(&mut self, now: Instant) {
+        let Some(doubt) = &mut self.doubt else { return };
+        let connection = &self.live.connection;
+        if connection.traffic().packets_received > doubt.packets {
+            self.doubt = None;
+            self.origin.is_doubted = false;
+        } else if now >= doubt.until {
+            tracing::debug!(peer = %connection.peer().short(), "the peer does not know an old connection any more");
+            connection.close(EndCode::PATH_LOST);
+        } else if now >= doubt.look_at {
+            doubt.pause *= 2;
+            doubt.look_at = (now + doubt.pause).min(doubt.until);
+        }
+    }
+}
+
 /// When a retired connection is closed: once it is unused, but not too soon and not too late.
 fn due_of_retired(retired: Instant, unused_since: Option<Instant>, we_close: bool) -> Instant {
     let patience = if we_close { RETIRE_GRACE } else { RETIRE_SECOND };
@@ -150,10 +222,20 @@ fn due_of_retired(retired: Instant, unused_since: Option<Instant>, we_close: boo
     }
 }
 
-/// The rule, given the connections in the order in which we learned of them.
+/// The connection that is missed least: one whose life is in doubt, and of those the oldest.
+fn the_least(origins: &[Origin]) -> Option<usize> {
+    let by_worth = |(_, origin): &(usize, &Origin)| (!origin.is_doubted, origin.since);
+    origins.iter().enumerate().min_by_key(by_worth).map(|(index, _)| index)
+}
+
+/// The rule, given the connections in the order in which we learned of them. While one is in doubt, the others are taken: a
+/// peer that was restarted within [`SIMULTANEOUS_MAX`] must not be spoken to on what its former life dialled.
 fn the_one_that_stays(origins: &[Origin]) -> Option<usize> {
     let newest = origins.iter().map(|origin| origin.since).max()?;
-    let is_simultaneous = |origin: &Origin| newest.duration_since(origin.since) <= SIMULTANEOUS_MAX;
+    let are_all_doubted = origins.iter().all(|origin| origin.is_doubted);
+    let is_simultaneous = |origin: &Origin| {
+        newest.duration_since(origin.since) <= SIMULTANEOUS_MAX && (are_all_doubted || !origin.is_doubted)
+    };
     let candidates = || origins.iter().enumerate().filter(|(_, origin)| is_simultaneous(origin));
     // `max_by_key` takes the last of equals: the one learned of later.
     candidates()
@@ -165,12 +247,33 @@ fn the_one_that_stays(origins: &[Origin]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn origin(start: Instant, at_ms: u64, is_of_smaller: bool) -> Origin {
-        Origin { since: start + Duration::from_millis(at_ms), is_of_smaller }
+        Origin { since: start + Duration::from_millis(at_ms), is_of_smaller, is_doubted: false }
+    }
+
+    fn doubted(origin: Origin) -> Origin {
+        Origin { is_doubted: true, ..origin }
+    }
+
+    #[tokio::test]
+    async fn a_connection_in_doubt_is_not_used_while_there_is_another() {
+        let start = Instant::now();
+        let (old, new) = (origin(start, 0, true), origin(start, 2_000, false));
+        assert_eq!(the_one_that_stays(&[old, new]), Some(0), "a simultaneous dial");
+        assert_eq!(the_one_that_stays(&[doubted(old), new]), Some(1), "perhaps the peer was restarted");
+        assert_eq!(the_one_that_stays(&[doubted(old), doubted(new)]), Some(0));
+        assert_eq!(the_one_that_stays(&[doubted(old)]), Some(0));
+    }
+
+    #[tokio::test]
+    async fn of_too_many_connections_the_oldest_in_doubt_goes_and_never_the_newest() {
+        let start = Instant::now();
+        let [a, b, c, d] = [0, 10, 20, 30].map(|at_ms| origin(start, at_ms, false));
+        assert_eq!(the_least(&[a, doubted(b), doubted(c), d]), Some(1));
+        assert_eq!(the_least(&[b, a, c, d]), Some(1));
+        assert_eq!(the_least(&[]), None);
     }
 
     #[tokio::test]

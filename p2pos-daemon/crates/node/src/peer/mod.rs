@@ -204,6 +204,12 @@ impl PeerHandle {
     }
 
     /// Waits until the task has ended.
+    /// Waits until the task's queue has room, or the task has ended. Cancel-safe.
+    pub(crate) async fn has_room(&self) {
+        // A place that is given back at once; whether it is still there, the next try will tell.
+        self.commands.reserve().await.ok();
+    }
+
     pub(crate) async fn ended(&self) {
         self.commands.closed().await;
     }
@@ -219,6 +225,16 @@ impl PeerHandle {
 }
 
 /// Starts the task of a peer.
+#[cfg(test)]
+impl PeerHandle {
+    /// The way to a task that is not there: its commands go to `commands`.
+    pub(crate) fn to(commands: mpsc::Sender<Command>) -> Self {
+        let idle =
+            Status { state: PeerState::Idle, live: None, connections: 0, timeline: Timeline::default() };
+        Self { commands, status: watch::channel(idle).1 }
+    }
+}
+
 pub(crate) fn start(peer: PeerId, context: Arc<Context>) -> PeerHandle {
     let (commands, receiver) = mpsc::channel(COMMANDS_QUEUE);
     let idle = Status { state: PeerState::Idle, live: None, connections: 0, timeline: Timeline::default() };
