@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -154,10 +155,16 @@ fn a_manifest_can_be_checked_without_a_daemon() {
     let dir = plant_hello(&home);
     let ran = home.run(&["plugins", "check", dir.to_str().unwrap()]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-    std::fs::write(dir.join("plugin.toml"), "manifest = 1\nid = 5\n").unwrap();
-    let ran = home.run(&["plugins", "check", dir.to_str().unwrap()]);
-    assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
-    assert!(ran.stdout.contains("plugin.toml:2"), "{}", ran.stdout);
+    // The command is right and the manifest wrong: 1, not 2; and what is missing has a line, too.
+    for (manifest, place) in
+        [("manifest = 1\nid = 5\n", "plugin.toml:2:6"), ("manifest = 1\n\n", "plugin.toml:1:13")]
+    {
+        std::fs::write(dir.join("plugin.toml"), manifest).unwrap();
+        let ran = home.run(&["plugins", "check", dir.to_str().unwrap()]);
+        assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains(place), "{}", ran.stdout);
+        assert!(!ran.stdout.contains(":0:0"), "{}", ran.stdout);
+    }
 }
 
 #[test]
@@ -265,6 +272,75 @@ fn an_author_runs_a_plugin_in_the_own_terminal_and_the_daemon_forgets_it_afterwa
 }
 
 #[test]
+fn an_author_reads_the_daemons_complaints_and_the_log_frames_in_the_own_terminal_and_later_by_logs() {
+    let home = Home::new();
+    let _daemon = Daemon::start(&home);
+    let dir = home.file("wrong");
+    std::fs::create_dir(&dir).unwrap();
+    let manifest = r#"
+manifest = 1
+id = "wrong"
+[run]
+exec = ["python3", "main.py"]
+"#;
+    // Hello, a Log frame, and an empty Data frame for a stream that was never opened.
+    let program = r"
+import os, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect(os.environ['P2POS_ENDPOINT'][5:])
+hello = b'\x0a\x05p2pOS\x10\x01\x18\x01\x32\x40' + os.environ['P2POS_TOKEN'].encode()
+s.sendall(bytes([0, 0, 0, len(hello) + 5, 8, 1, 0x82, 1, len(hello)]) + hello)
+s.sendall(bytes.fromhex('0000000af201070802 1203') + b'yes')
+s.sendall(bytes.fromhex('0000000412020805'))
+while s.recv(999): pass
+";
+    std::fs::write(dir.join("main.py"), program).unwrap();
+    std::fs::write(dir.join("plugin.toml"), manifest).unwrap();
+    let ran = home.run(&["plugins", "run", dir.to_str().unwrap()]);
+    assert!(ran.stderr.contains("[log info] yes"), "{}", ran.stderr);
+    let complaint =
+        "its session was ended: 100 PROTOCOL: a frame for a stream that was never opened [S-STREAM-9]";
+    assert!(ran.stderr.contains(complaint), "{}", ran.stderr);
+    let logs = home.run(&["plugins", "logs", "wrong"]);
+    assert_eq!(logs.code, 0, "{}", logs.stderr);
+    assert!(logs.stdout.contains(complaint) && logs.stdout.contains("yes"), "{}", logs.stdout);
+}
+
+#[test]
+fn removing_a_contact_cuts_what_runs_with_them() {
+    let (ana, bo) = (Home::new(), Home::new());
+    plant_cat(&bo);
+    let _daemons = pair(&ana, &bo);
+    assert_eq!(bo.run(&["plugins", "enable", "cat", "--yes"]).code, 0);
+    let mut dial = ana.command(&["dial", "bo", "/cat/1"]);
+    dial.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut dial = dial.spawn().unwrap();
+    // Held open: only the other side can end this.
+    let mut stdin = dial.stdin.take().unwrap();
+    stdin.write_all(b"are you there?\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(dial.stdout.as_mut().unwrap()).read_line(&mut answer).unwrap();
+    assert_eq!(answer, "are you there?\n");
+    assert_eq!(bo.json(&["status"])["peers"][0]["state"], "connected");
+    let ran = bo.run(&["contacts", "remove", "ana"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let begun = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = dial.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < support::SOON, "the stream lives on");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    assert!(!status.success(), "a stream that was cut is no good end");
+    drop(stdin);
+    // Who is no contact is a stranger, and what is served to contacts does not exist for strangers.
+    let again = ana.run(&["dial", "bo", "/cat/1"]);
+    assert_eq!((again.code, again.stdout.as_str()), (1, ""), "{}", again.stderr);
+    assert!(again.stderr.contains("304 PROTOCOL_NOT_SUPPORTED"), "{}", again.stderr);
+}
+
+#[test]
 fn the_first_five_minutes_read_as_agreed() {
     let (ana, bo) = (Home::new(), Home::new());
     plant_hello(&bo);
@@ -348,6 +424,14 @@ fn pair(ana: &Home, bo: &Home) -> (Daemon, Daemon) {
         assert_eq!(ran.code, 0, "{}", ran.stderr);
     }
     daemons
+}
+
+/// Puts a plugin into the plugins folder that says back what it hears.
+fn plant_cat(home: &Home) {
+    let dir = home.file("plugins/cat");
+    std::fs::create_dir_all(&dir).unwrap();
+    let manifest = "manifest = 1\nid = \"cat\"\n[[serve]]\nprotocol = \"/cat/1\"\nexec = [\"cat\"]\n";
+    std::fs::write(dir.join("plugin.toml"), manifest).unwrap();
 }
 
 /// Puts a plugin of one shell line into the plugins folder.

@@ -8,7 +8,7 @@ use p2pos_control::{
     ContactRequest, Document, Exit, Failure, Handler, Items, PingReport, PingRound, PluginList, Request,
     Secret, Status, ToolSession,
 };
-use p2pos_host::{CommandError, Host, PluginSnapshot, State, ToolGrants, ToolOpen};
+use p2pos_host::{CommandError, Host, LogLine, PluginId, PluginSnapshot, State, ToolGrants, ToolOpen};
 use p2pos_identity::PeerId;
 use p2pos_node::{Attempt, AttemptOutcome, Node, OpenError};
 use tokio::task::JoinSet;
@@ -198,30 +198,52 @@ impl Answers {
     }
 
     async fn logs(&self, named: &str, lines: u32, follow: bool, items: Items) -> Result<Document, Failure> {
-        let id = self.plugin(named)?.id;
+        let done = Document::Done(p2pos_control::Done::default());
+        let id = match self.plugin(named) {
+            Ok(plugin) => plugin.id,
+            // Removed, or run by its author and over: its log is still there to be read.
+            Err(failure) => {
+                let past = self.past_logs(named, lines).await?;
+                if past.is_empty() {
+                    return Err(failure);
+                }
+                send_lines(&items, &past).await?;
+                return Ok(done);
+            }
+        };
         let mut tail = self.parts.host.logs(&id, lines as usize).map_err(failed)?;
-        for line in &tail.recent {
-            items
-                .send(Document::LogLine(log_line(line)))
-                .await
-                .map_err(|gone| Failure::failed(gone.to_string()))?;
+        if tail.recent.is_empty() {
+            // It has said nothing to this daemon yet, but perhaps to the one before.
+            tail.recent = self.past_logs(&id, lines).await?;
         }
+        send_lines(&items, &tail.recent).await?;
         while follow && let Some(line) = tail.follow.next().await {
-            items
-                .send(Document::LogLine(log_line(&line)))
-                .await
-                .map_err(|gone| Failure::failed(gone.to_string()))?;
+            send_lines(&items, &[line]).await?;
         }
-        Ok(Document::Done(p2pos_control::Done::default()))
+        Ok(done)
     }
 
-    /// The plugin is known until the asker leaves: then this future is dropped, and the guard within it.
+    /// What stands in the log file of a plugin that may be known no more.
+    async fn past_logs(&self, named: &str, lines: u32) -> Result<Vec<LogLine>, Failure> {
+        let Ok(id) = PluginId::parse(named) else { return Ok(Vec::new()) };
+        let past = self.parts.host.past_logs(&id, lines as usize).await;
+        past.map_err(|error| Failure::failed(format!("the log of {named} cannot be read: {error}")))
+    }
+
+    /// The plugin is known until the asker leaves: then this future is dropped, and the guard within it. Meanwhile the
+    /// author hears what the daemon has to say about the plugin, and what it says by Log frames.
     async fn run_own(&self, dir: String, items: Items) -> Result<Document, Failure> {
         let launch = self.parts.host.run_dev(dir.as_ref()).await.map_err(failed)?;
-        let _known = KnownWhileHeld { host: self.parts.host.clone(), id: launch.id };
+        let _known = KnownWhileHeld { host: self.parts.host.clone(), id: launch.id.clone() };
+        let told = self.parts.host.logs(&launch.id, 0);
         let environment = launch.env.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
         let session = ToolSession { environment, exec: launch.exec };
         items.send(Document::Session(session)).await.map_err(|gone| Failure::failed(gone.to_string()))?;
+        if let Ok(mut told) = told {
+            while let Some(line) = told.follow.next().await {
+                send_lines(&items, &[line]).await?;
+            }
+        }
         std::future::pending().await
     }
 
@@ -265,6 +287,14 @@ impl Answers {
     }
 }
 
+async fn send_lines(items: &Items, lines: &[LogLine]) -> Result<(), Failure> {
+    for line in lines {
+        let sent = items.send(Document::LogLine(log_line(line))).await;
+        sent.map_err(|gone| Failure::failed(gone.to_string()))?;
+    }
+    Ok(())
+}
+
 /// Takes a plugin under development out of the host's list when its author's command ends, however it ends.
 struct KnownWhileHeld {
     host: Host,
@@ -306,7 +336,8 @@ fn failed(error: CommandError) -> Failure {
             })
             .next(format!("approve: p2pos plugins enable {id}")),
         CommandError::Invalid { id, .. } => {
-            Failure::usage(text).next(format!("see what is wrong: p2pos plugins info {id}"))
+            // The command was right; what it was about is not.
+            Failure::failed(text).next(format!("see what is wrong: p2pos plugins info {id}"))
         }
         CommandError::Failed { id, recent, .. } => {
             let failure = Failure::failed(text);

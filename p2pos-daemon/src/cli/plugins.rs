@@ -2,17 +2,23 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::pin::pin;
+use std::process::Stdio;
+use std::time::Duration;
 
 use p2pos_control::{
-    CheckReport, Document, Exit, Failure, PluginDetail, Problem, Request, Step, ToolSession,
+    Answers, CheckReport, Document, Exit, Failure, PluginDetail, Problem, Request, Step, ToolSession,
 };
 use p2pos_identity::Untrusted;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
-use super::Context;
 use super::args::{Logs, Plugins};
+use super::{Context, Output};
 use crate::tool;
+
+/// How long the daemon's last words about a plugin that has ended may take: they are written when it ends.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(200);
 
 /// Does one `plugins` command.
 pub(crate) async fn run(context: &Context, command: Plugins) -> Result<(), Failure> {
@@ -122,7 +128,10 @@ fn check(context: &Context, dir: &Path) -> Result<(), Failure> {
     let problem = |is_error: bool| {
         move |problem: &p2pos_host::Problem| Problem {
             is_error,
-            place: format!("{}:{}:{}", problem.file, problem.line, problem.column),
+            place: match problem.line {
+                0 => problem.file.clone(),
+                line => format!("{}:{line}:{}", problem.file, problem.column),
+            },
             message: problem.text.clone(),
         }
     };
@@ -130,7 +139,8 @@ fn check(context: &Context, dir: &Path) -> Result<(), Failure> {
     let problems = errors.chain(found.warnings.iter().map(problem(false))).collect();
     let report = CheckReport { directory: dir.display().to_string(), id: found.id, problems };
     context.output.document(&Document::Check(report))?;
-    if is_working { Ok(()) } else { Err(Failure::usage(format!("{} is no working plugin", dir.display()))) }
+    // The command was right; the manifest is not.
+    if is_working { Ok(()) } else { Err(Failure::failed(format!("{} is no working plugin", dir.display()))) }
 }
 
 /// Runs the author's process in the author's terminal. The daemon knows the plugin for as long as we hold the
@@ -140,38 +150,59 @@ async fn run_own(context: &Context, dir: &Path, command: Vec<OsString>) -> Resul
         dir.canonicalize().map_err(|error| Failure::not_found(format!("{}: {error}", dir.display())))?;
     let mut daemon = context.daemon().await?;
     let text = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is not UTF-8"))?.to_owned();
-    let step = daemon.ask(Request::PluginRun { dir: text }).await?.next().await?;
-    let Step::Item(Document::Session(session)) = step else { return Err(tool::odd_answer()) };
-    let status = run_child(&dir, &session, command).await?;
-    drop(daemon);
+    let mut answers = daemon.ask(Request::PluginRun { dir: text }).await?;
+    let Step::Item(Document::Session(session)) = answers.next().await? else {
+        return Err(tool::odd_answer());
+    };
+    let mut telling = pin!(tell(answers, &context.output));
+    let mut child = start_child(&dir, &session, command)?;
+    let mut is_told = false;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => {
+                break status.map_err(|error| Failure::failed(format!("cannot wait for the plugin: {error}")))?;
+            }
+            // Ctrl-C reaches the plugin by itself, as it is in our terminal's group: we stay until it has ended.
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.map_err(|error| Failure::failed(format!("cannot watch for Ctrl-C: {error}")))?;
+            }
+            () = &mut telling, if !is_told => is_told = true,
+        }
+    };
+    if !is_told {
+        // What the daemon said last, perhaps why it ended the session, may still be on its way.
+        drop(timeout(LAST_WORDS_WITHIN, telling).await);
+    }
     if status.success() {
         return Ok(());
     }
     Err(Failure::failed(format!("the plugin ended with {status}")))
 }
 
-async fn run_child(dir: &Path, session: &ToolSession, command: Vec<OsString>) -> Result<ExitStatus, Failure> {
+/// Shows the author what the daemon has to say about the plugin, until the daemon ends.
+async fn tell(mut answers: Answers<'_>, output: &Output) {
+    loop {
+        match answers.next().await {
+            Ok(Step::Item(Document::LogLine(line))) => {
+                output.say(&format!("[{} {}] {}", line.source, line.level, Untrusted(&line.text)));
+            }
+            Ok(Step::Item(_) | Step::Done(_)) => {}
+            Err(error) => return output.say(&format!("[p2pos] {error}")),
+        }
+    }
+}
+
+fn start_child(dir: &Path, session: &ToolSession, command: Vec<OsString>) -> Result<Child, Failure> {
     let words = if command.is_empty() { session.exec.iter().map(OsString::from).collect() } else { command };
     let (program, arguments) = words
         .split_first()
         .ok_or_else(|| Failure::usage("the manifest names no command; give one after --"))?;
-    let mut child = Command::new(program)
+    Command::new(program)
         .args(arguments)
         .current_dir(dir)
         .envs(session.environment.iter().map(|(name, value)| (name, value.reveal())))
         .stdin(Stdio::inherit())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| Failure::failed(format!("cannot start {}: {error}", program.display())))?;
-    loop {
-        tokio::select! {
-            status = child.wait() => {
-                return status.map_err(|error| Failure::failed(format!("cannot wait for the plugin: {error}")));
-            }
-            // Ctrl-C reaches the plugin by itself, as it is in our terminal's group: we stay until it has ended.
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(|error| Failure::failed(format!("cannot watch for Ctrl-C: {error}")))?;
-            }
-        }
-    }
+        .map_err(|error| Failure::failed(format!("cannot start {}: {error}", program.display())))
 }

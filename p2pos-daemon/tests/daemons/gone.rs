@@ -119,14 +119,11 @@ async fn a_daemon_that_ends_in_order_tells_both_sides() {
     assert!([PATH_LOST, PLUGIN_GONE].contains(&end), "{end:?}");
     assert_closed(&soon(here.closed()).await.unwrap(), Cause::ResetRemote, Some(end));
     let error = pair.here.client.open(pair.b.id(), PROTOCOL).await.unwrap_err();
-    assert!(
-        (300..=308).contains(&error.code().unwrap().number()) || error.code() == Some(Code::TIMEOUT),
-        "{error}"
-    );
+    // The reason, and not only that time has passed.
+    assert!([Code::OFFLINE, Code::UNREACHABLE].contains(&error.code().unwrap()), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "bug: a plugin under development hears 107 REVOKED, because its control connection is cut first"]
 async fn a_daemon_that_ends_in_order_says_105_to_a_plugin_under_development() {
     let mut pair = Pair::up().await;
     pair.b.stop();

@@ -28,7 +28,8 @@ use crate::socket_path::{PathTooLong, check_length, private_dir};
 /// Command lines served at once. Each is a person or a script of one user; 32 `logs -f` are a wall of terminals,
 /// and 1 MiB frames times this is the most memory that the socket can cost.
 const CONNECTIONS_MAX: usize = 32;
-/// Requests under way on one connection. Ours sends one at a time; more is for programs that keep a connection.
+/// Requests under way on one connection; one more is answered with a failure of its own. Ours sends one at a time; more is
+/// for programs that keep a connection.
 const REQUESTS_MAX: usize = 8;
 /// Answers waiting for a slow reader, per connection. The request behind them waits, nothing else does.
 const ANSWERS_QUEUED_MAX: usize = 64;
@@ -253,10 +254,16 @@ async fn read_requests<H: Handler>(
             Ok(asked) => asked,
             Err(error) => return error,
         };
-        while working.tasks.len() >= REQUESTS_MAX {
-            working.one_ends().await;
-        }
         let id = asked.id;
+        if working.tasks.len() >= REQUESTS_MAX {
+            let sentence = format!("{REQUESTS_MAX} requests are under way on this connection already");
+            let failure =
+                Failure::failed(sentence).next("wait for one of their answers, or connect once more");
+            if working.queue.send(ServerFrame { id, answer: Answer::Failed(failure) }).await.is_err() {
+                return FrameError::Closed;
+            }
+            continue;
+        }
         let task = working.tasks.spawn(work(asked, working.queue.clone(), Arc::clone(&handler)));
         working.ids.insert(task.id(), id);
     }

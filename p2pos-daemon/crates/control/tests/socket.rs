@@ -264,3 +264,31 @@ async fn the_33rd_command_line_is_told_that_it_is_one_too_many() {
     .await
     .unwrap();
 }
+
+#[tokio::test]
+async fn one_request_too_many_is_told_so_and_the_connection_goes_on() {
+    const UNDER_WAY: u32 = 8;
+    let daemon = daemon();
+    let mut socket = UnixStream::connect(&daemon.socket).await.unwrap();
+    let ask = |id: u32, request: &str| {
+        let text = format!(r#"{{"id":{id},"request":{request}}}"#);
+        [u32::try_from(text.len()).unwrap().to_be_bytes().as_slice(), text.as_bytes()].concat()
+    };
+    let lasting = r#"{"do":"plugin_logs","plugin":"x","lines":0,"follow":true}"#;
+    for id in 1..=UNDER_WAY {
+        socket.write_all(&ask(id, lasting)).await.unwrap();
+    }
+    for id in [UNDER_WAY + 1, UNDER_WAY + 2] {
+        socket.write_all(&ask(id, r#"{"do":"status"}"#)).await.unwrap();
+        let length = timeout(SOON, socket.read_u32()).await.expect("it is read no more").unwrap();
+        let mut answer = vec![0; length as usize];
+        socket.read_exact(&mut answer).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["id"], id);
+        let message = answer["answer"]["failed"]["message"].as_str().unwrap();
+        assert_eq!(message, "8 requests are under way on this connection already");
+    }
+    drop(socket);
+    timeout(SOON, daemon.toy.dropped.notified()).await.expect("what was under way goes with the connection");
+    status(&daemon.socket).await;
+}

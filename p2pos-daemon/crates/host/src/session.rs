@@ -25,7 +25,7 @@ use crate::{
     directory::Entry,
     log::LogSource,
     network::{NetworkEvent, OpenRequest},
-    open::{OpenAnswer, Pending},
+    open::{OpenAnswer, Pending, Wanted},
     plugin::{Message, SessionNote},
     shared::{Bearer, Link, Shared},
     supervise,
@@ -263,6 +263,7 @@ impl SessionTask {
             self.opens.retain(|_, cancel| !cancel.is_closed());
         }
         self.opens.insert(rid, cancel);
+        let wanted = Wanted { protocols: open.protocols.clone(), kind: open.kind };
         let request = OpenRequest {
             plugin: self.bearer.owner.to_string(),
             peer: open.peer,
@@ -274,7 +275,7 @@ impl SessionTask {
         let answer = OpenAnswer::new(
             self.shared.clone(),
             self.session.clone(),
-            (rid, open.stream),
+            (rid, open.stream, wanted),
             pending,
             (cancelled, Instant::now() + timeout),
         );

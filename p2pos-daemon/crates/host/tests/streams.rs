@@ -369,6 +369,36 @@ async fn an_open_that_fails_is_told_why_and_one_that_is_given_up_is_noticed() {
 }
 
 #[tokio::test]
+async fn the_right_name_in_the_wrong_kind_is_told_as_such() {
+    let mut test = TestHost::start().await;
+    let client = test.tool(&[]).await;
+    for (offered, wanted) in [
+        ("/x/1", "the peer serves /x/1 for datagrams, and was asked for a stream"),
+        ("/y/1", "no plugin serves it"),
+    ] {
+        let failing = tokio::spawn({
+            let client = client.clone();
+            async move { client.open(peer(1), "/x/1").await }
+        });
+        let (_, answer) = test.opens.recv().await.unwrap();
+        answer.failed(OpenFailure {
+            code: Code::PROTOCOL_NOT_SUPPORTED,
+            message: "no plugin serves it".into(),
+            details: vec![offered.to_owned()],
+            retry_after: None,
+        });
+        let error = failing.await.unwrap().unwrap_err();
+        assert_eq!(error.code(), Some(Code::PROTOCOL_NOT_SUPPORTED));
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    // The peer's side of it: what it serves in another kind stands in the list it offers.
+    let server = test.dev("org.d", "[permissions]\nnet.accept = [\"/x/1\"]\n").await;
+    let _served = server.register_with(Registration::new(name("/x/1"), Kind::Datagram)).await.unwrap();
+    let refusal = test.host.offer(test.offer("/x/1")).await.unwrap_err();
+    assert_eq!((refusal.code, refusal.offered), (Code::PROTOCOL_NOT_SUPPORTED, vec![name("/x/1")]));
+}
+
+#[tokio::test]
 async fn a_detached_stream_is_a_plain_socket_and_its_end_is_told_on_the_session() {
     let mut test = TestHost::start().await;
     let client = test.tool(&["/raw/1"]).await;
