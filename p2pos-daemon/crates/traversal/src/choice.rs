@@ -185,6 +185,14 @@ impl PathChoice {
         }
     }
 
+    /// Takes note that a suspected path was heard.
+    pub fn handle_alive(&mut self, id: PathId, now: Instant) {
+        if let Some(path) = self.path(id) {
+            path.is_suspect = false;
+            self.decide(now);
+        }
+    }
+
     /// Takes the end of a path.
     pub fn handle_closed(&mut self, id: PathId, now: Instant) {
         self.paths.retain(|path| path.id != id);
@@ -226,6 +234,12 @@ impl PathChoice {
     #[must_use]
     pub fn chosen(&self) -> Option<(PathId, Tier)> {
         self.paths.iter().find(|path| Some(path.id) == self.chosen).map(|path| (path.id, path.tier))
+    }
+
+    /// Tells whether a path has answered as often as it must.
+    #[must_use]
+    pub fn is_proven(&self, id: PathId) -> bool {
+        self.paths.iter().any(|path| path.id == id && path.pings >= PROVEN_PINGS)
     }
 
     /// Returns the paths over a relay that are there.

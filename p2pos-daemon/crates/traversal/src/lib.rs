@@ -1,18 +1,29 @@
-//! Which addresses of a peer to try, in which order and when. Pure machines; the room for punching and NAT verdicts.
+//! Getting through NATs: which address of a peer to try, when, and what to do when it cannot be reached. Pure machines.
+//!
+//! Start with [`plan`]: it ties the others together for one peer.
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`plan`] | one peer, from lookup to a direct path and back |
+//! | [`predict`] | what two NATs allow each other: the matrix, and the one change that would help |
+//! | [`timeline`] | what was tried, when, and what came of it |
+//! | `nat` | the words for what a NAT does (RFC 4787) |
+//! | [`verdict`] | what our own NAT does, from observers that may lie |
+//! | [`signal`] | what two daemons tell each other |
+//! | [`opener`] | both sides open their NAT before either knocks |
+//! | [`guess`] | finding the port of a NAT that changes it |
+//! | [`choice`] | which of a connection's paths carries the data |
+//! | [`watchdog`] | whether a path is dead |
 //! | `candidate` | an address that might reach a peer, and the set that refuses those nobody should send to |
+//! | `budget` | how many probes this host may send, to whom |
+//! | `probe` | the bytes of the small packets that are not QUIC |
 //! | `order` | who is tried first: near before far, IPv6 and IPv4 in turn |
 //! | `dial` | [`DialRace`]: starts attempts one shortly after the other until one wins |
 //! | `backoff` | [`Backoff`]: when to try again |
 //!
-//! Punch and port-scan schedules, NAT verdicts, path choice and keepalive learning (DESIGN section 7) come as modules
-//! beside these.
-//!
 //! Floor 1: no socket, task or randomness, and the clock is an argument. Machines speak the house language: `handle_*`
 //! tells what happened, `poll_event` says what to do (drain it after every `handle_*`), `poll_timeout` when to ask
-//! again. Refuses to know: who a peer is, where candidates come from, what a packet is.
+//! again. Refuses to know: who a peer is, where candidates come from, what a QUIC packet is.
 
 mod backoff;
 mod budget;
@@ -23,11 +34,14 @@ pub mod guess;
 mod nat;
 pub mod opener;
 mod order;
+pub mod plan;
+pub mod predict;
 mod probe;
 mod random;
 pub mod signal;
 #[cfg(test)]
 mod testing;
+pub mod timeline;
 pub mod verdict;
 pub mod watchdog;
 
@@ -43,7 +57,7 @@ pub use crate::{
     },
     dial::{ATTEMPTS_AT_ONCE_MAX, DIAL_DEADLINE, DIAL_STAGGER, DialEvent, DialOutcome, DialRace, PATIENCE},
     nat::{Filtering, Mapping, NatClass, PortPattern, PortRange},
-    order::in_dial_order,
+    order::{RELAYED_AT, in_dial_order},
     probe::{GUESS, KNOCK, OPENER, PROBE_LEN_MAX, Probe},
     random::Random,
 };

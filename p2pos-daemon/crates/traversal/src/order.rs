@@ -1,7 +1,8 @@
 //! In which order the candidates of a peer are tried.
 //!
 //! Near ones come first: an answer from the same network is the best path there is and arrives before the next attempt
-//! starts. Relayed ones come last. Between candidates that are equally near, IPv6 and IPv4 take turns, beginning with
+//! starts. Relayed ones come last, except that the first of them starts no later than fifth: it is the one that surely
+//! answers, and data shall not wait for it behind a list of dead addresses ([`RELAYED_AT`]). Between candidates that are equally near, IPv6 and IPv4 take turns, beginning with
 //! IPv6 (RFC 8421 s4, RFC 8305 s4): a family that is broken on the way then costs one stagger and not all of them.
 //!
 //! Refuses to know: time (`dial` has it), and which path is kept in the end (that is measured, not guessed).
@@ -9,6 +10,10 @@
 use std::cmp::Reverse;
 
 use crate::{Candidate, CandidateKind, Scope, candidate::scope_of};
+
+/// The place at which the first relayed candidate starts at the latest, counted from 0: 40 ms after the first of all,
+/// and always among the attempts that run at once ([`crate::ATTEMPTS_AT_ONCE_MAX`]).
+pub const RELAYED_AT: usize = 4;
 
 /// Sorts candidates for dialling. Among those with nothing to choose between, what came first stays first.
 #[must_use]
@@ -18,6 +23,11 @@ pub fn in_dial_order(candidates: &[Candidate]) -> Vec<Candidate> {
     let mut ordered = Vec::with_capacity(by_nearness.len());
     for group in by_nearness.chunk_by(|a, b| nearness(a) == nearness(b)) {
         interleave(group, &mut ordered);
+    }
+    if let Some(first_relayed) = ordered.iter().position(|one| one.kind == CandidateKind::Relayed)
+        && first_relayed > RELAYED_AT
+    {
+        ordered[RELAYED_AT..=first_relayed].rotate_right(1);
     }
     ordered
 }
@@ -54,6 +64,19 @@ mod tests {
             ("127.0.0.1:1", CandidateKind::Manual),
         ]);
         assert_eq!(ordered, ["127.0.0.1:1", "192.168.1.7:1", "203.0.113.5:1", "203.0.113.9:1"]);
+    }
+
+    #[test]
+    fn a_relay_does_not_wait_behind_a_list_of_dead_addresses() {
+        let mut given: Vec<(String, CandidateKind)> =
+            (1..=12).map(|host| (format!("45.0.0.{host}:1"), CandidateKind::Observed)).collect();
+        given.push(("45.9.9.9:1".into(), CandidateKind::Relayed));
+        given.push(("45.9.9.8:1".into(), CandidateKind::Relayed));
+        let given: Vec<(&str, CandidateKind)> =
+            given.iter().map(|(text, kind)| (text.as_str(), *kind)).collect();
+        let ordered = order(&given);
+        assert_eq!((&ordered[RELAYED_AT][..], &ordered[13][..]), ("45.9.9.9:1", "45.9.9.8:1"));
+        assert_eq!(&ordered[5], "45.0.0.5:1", "the others keep their order");
     }
 
     #[test]

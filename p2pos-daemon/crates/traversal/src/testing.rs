@@ -11,8 +11,9 @@ use std::{
 };
 
 use crate::{
-    nat::{Filtering, Mapping, PortPattern, PortRange},
+    nat::{Filtering, Mapping, NatClass, PortPattern, PortRange},
     random::Random,
+    signal::NatReport,
 };
 
 /// The lowest port that a NAT hands out.
@@ -21,6 +22,41 @@ const FIRST_PORT: u16 = 1024;
 #[expect(clippy::disallowed_methods, reason = "only where virtual time begins")]
 pub(crate) fn origin() -> Instant {
     Instant::now()
+}
+
+/// All classes, in the order of the matrix.
+pub(crate) const CLASSES: [NatClass; 9] = [
+    NatClass::Public,
+    NatClass::FullCone,
+    NatClass::AddressRestricted,
+    NatClass::PortRestricted,
+    NatClass::CollisionProne,
+    NatClass::Sequential,
+    NatClass::Block,
+    NatClass::Random,
+    NatClass::UdpBlocked,
+];
+
+/// A report of a host behind such a NAT.
+pub(crate) fn report_of(class: NatClass) -> NatReport {
+    let easy = |filtering| NatReport {
+        mapping: Some(Mapping::EndpointIndependent),
+        filtering: Some(filtering),
+        ..NatReport::default()
+    };
+    let closed = easy(Filtering::AddressAndPortDependent);
+    let hard = NatReport { mapping: Some(Mapping::AddressAndPortDependent), ..closed };
+    match class {
+        NatClass::Public => NatReport { mapped: true, ..hard },
+        NatClass::FullCone => easy(Filtering::EndpointIndependent),
+        NatClass::AddressRestricted => easy(Filtering::AddressDependent),
+        NatClass::PortRestricted => closed,
+        NatClass::CollisionProne => NatReport { collides: Some(true), ..closed },
+        NatClass::Sequential => NatReport { delta: Some(1), ..hard },
+        NatClass::Block => NatReport { range: PortRange::new(2_048, 3_071), ..hard },
+        NatClass::Random => hard,
+        NatClass::UdpBlocked => NatReport { udp_blocked: true, ..NatReport::default() },
+    }
 }
 
 /// The habits of a simulated NAT.

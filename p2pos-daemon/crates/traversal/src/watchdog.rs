@@ -104,6 +104,15 @@ impl Watchdog {
         };
     }
 
+    /// Tells whether the path has been silent for too long.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        match self.state {
+            State::Suspect(_) | State::Dead => true,
+            State::Quiet | State::Waiting(_) => false,
+        }
+    }
+
     /// Returns what there is to say, until there is nothing.
     pub fn poll_event(&mut self) -> Option<WatchEvent> {
         self.event.take()
