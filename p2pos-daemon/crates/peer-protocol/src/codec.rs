@@ -12,7 +12,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use p2pos_identity::ProtocolNameError;
 use prost::Message as _;
 
-use crate::{PROTOCOLS_MAX, StreamAnswer, StreamHello, pb::peer_v1 as pb};
+use crate::{
+    PROTOCOLS_MAX, StreamAnswer, StreamHello, pb::peer_v1 as pb, relay::RelayMessage, signal::SignalMessage,
+};
 
 /// The longest message behind its length, in bytes. 16 names of 128 bytes take 2.1 KiB; the rest is room for fields to
 /// come. It is also what one stream that says nothing can cost us in memory before its protocol is known.
@@ -54,6 +56,22 @@ pub enum MessageError {
         /// Its number.
         found: i32,
     },
+    /// A field of a signal or relay message that is missing, of another length, or out of bounds.
+    #[error("the field {field} is missing or out of bounds")]
+    Field {
+        /// Its name.
+        field: &'static str,
+    },
+    /// A list that is longer than its limit.
+    #[error("{field} has {found} entries, the limit is {max}")]
+    TooMany {
+        /// The list.
+        field: &'static str,
+        /// How many.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A refusal whose number is not of the classes 3 and 4.
     #[error("the refusal has code {found}, which is not of the classes 3xx and 4xx")]
     RefusalCode {
@@ -62,7 +80,7 @@ pub enum MessageError {
     },
 }
 
-/// A message of the peer protocol. Sealed: the two that exist are here.
+/// A message of the peer protocol. Sealed: those that exist are here.
 pub trait Message: Sized + sealed::Sealed {
     /// Decodes a message without its length.
     ///
@@ -93,6 +111,28 @@ impl Message for StreamAnswer {
 
     fn encode(&self) -> Bytes {
         with_length(&pb::StreamAnswer::from(self))
+    }
+}
+
+impl Message for SignalMessage {
+    fn decode(body: &[u8]) -> Result<Self, MessageError> {
+        within_limit(body)?;
+        pb::Signal::decode(body).map_err(|_| MessageError::Malformed)?.try_into()
+    }
+
+    fn encode(&self) -> Bytes {
+        with_length(&pb::Signal::from(self))
+    }
+}
+
+impl Message for RelayMessage {
+    fn decode(body: &[u8]) -> Result<Self, MessageError> {
+        within_limit(body)?;
+        pb::Relay::decode(body).map_err(|_| MessageError::Malformed)?.try_into()
+    }
+
+    fn encode(&self) -> Bytes {
+        with_length(&pb::Relay::from(self))
     }
 }
 
@@ -164,6 +204,8 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for crate::StreamHello {}
     impl Sealed for crate::StreamAnswer {}
+    impl Sealed for crate::signal::SignalMessage {}
+    impl Sealed for crate::relay::RelayMessage {}
 }
 
 fn within_limit(body: &[u8]) -> Result<(), MessageError> {
@@ -176,7 +218,7 @@ fn within_limit(body: &[u8]) -> Result<(), MessageError> {
 fn with_length(message: &impl prost::Message) -> Bytes {
     let body_bytes = message.encoded_len();
     let length =
-        u16::try_from(body_bytes).expect("names are limited in number and length, so 4 KiB hold them");
+        u16::try_from(body_bytes).expect("every list and name is limited, so 4 KiB hold the message");
     let mut bytes = BytesMut::with_capacity(LENGTH_BYTES + body_bytes);
     bytes.put_u16(length);
     message.encode(&mut bytes).expect("the buffer has room for what encoded_len announced");

@@ -1,10 +1,13 @@
-//! What two daemons say to each other inside a connection: the first message of a stream each way, the codes with which
-//! streams and connections end, and the head of a datagram.
+//! What two daemons say to each other inside a connection: the first message of a stream each way, the streams of the
+//! daemons' own, the codes with which streams and connections end, and the head of a datagram.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | `hello` | [`StreamHello`], [`StreamAnswer`]: validated types, and [`negotiate`] |
 //! | `codec` | their bytes: u16 length and protobuf, with the incremental [`Decoder`] |
+//! | [`signal`] | `/p2pos/signal/1`: finding a direct path |
+//! | [`relay`] | `/p2pos/relay/1`: leases and flows at a relay |
+//! | `hidden`, `wire` | secrets in messages; addresses and numbers of both |
 //! | `end_code` | [`EndCode`] and its place in a QUIC application error code |
 //! | [`datagram`] | flow id and payload |
 //!
@@ -16,6 +19,10 @@ mod codec;
 pub mod datagram;
 mod end_code;
 mod hello;
+mod hidden;
+pub mod relay;
+pub mod signal;
+mod wire;
 
 #[allow(
     missing_docs,
@@ -35,4 +42,5 @@ pub use crate::{
         Kind, PING_PROTOCOL, PROTOCOLS_MAX, RETRY_AFTER_MS_MAX, Refusal, RefusalCode, StreamAnswer,
         StreamHello, negotiate,
     },
+    hidden::Hidden,
 };

@@ -37,6 +37,316 @@ pub struct Refusal {
     #[prost(string, repeated, tag = "3")]
     pub offered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+// ---------------------------------------------------------------------------------------------------------------------
+// /p2pos/signal/1: how two daemons find a direct path. Any number of messages both ways, each behind its u16 length.
+// An address is 18 bytes: IPv6 (IPv4 as ::ffff:a.b.c.d), then the port. A body that is not known is passed over.
+
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Signal {
+    #[prost(oneof = "signal::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub body: ::core::option::Option<signal::Body>,
+}
+/// Nested message and enum types in `Signal`.
+pub mod signal {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Body {
+        #[prost(message, tag = "1")]
+        Candidates(super::Candidates),
+        #[prost(message, tag = "2")]
+        NatReport(super::NatReport),
+        #[prost(message, tag = "3")]
+        Open(super::PunchOpen),
+        #[prost(message, tag = "4")]
+        OpenOk(super::PunchOpenOk),
+        #[prost(message, tag = "5")]
+        GuessStart(super::GuessStart),
+        #[prost(message, tag = "6")]
+        GuessHit(super::GuessHit),
+        #[prost(message, tag = "7")]
+        Status(super::PathStatus),
+        #[prost(message, tag = "8")]
+        Relays(super::RelayPlaces),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Candidate {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: ::prost::bytes::Bytes,
+    #[prost(enumeration = "CandidateKind", tag = "2")]
+    pub kind: i32,
+}
+/// Where the sender might be reached; replaces what was said before. At most 32.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Candidates {
+    #[prost(message, repeated, tag = "1")]
+    pub list: ::prost::alloc::vec::Vec<Candidate>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NatReport {
+    #[prost(enumeration = "NatBehaviour", tag = "1")]
+    pub mapping: i32,
+    #[prost(enumeration = "NatBehaviour", tag = "2")]
+    pub filtering: i32,
+    /// 0: unknown
+    #[prost(sint32, tag = "3")]
+    pub delta: i32,
+    #[prost(message, optional, tag = "4")]
+    pub range: ::core::option::Option<PortRange>,
+    /// 0: unknown
+    #[prost(uint32, tag = "5")]
+    pub ttl_layers_plus_1: u32,
+    /// 0: unknown
+    #[prost(uint32, tag = "6")]
+    pub lifetime_s: u32,
+    #[prost(enumeration = "Tri", tag = "7")]
+    pub hairpin: i32,
+    #[prost(bool, tag = "8")]
+    pub mapped: bool,
+    #[prost(enumeration = "Tri", tag = "9")]
+    pub collides: i32,
+    #[prost(bool, tag = "10")]
+    pub udp_blocked: bool,
+}
+/// "My openers are on their way: send yours." At most 32 addresses.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PunchOpen {
+    #[prost(uint32, tag = "1")]
+    pub round: u32,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PunchOpenOk {
+    #[prost(uint32, tag = "1")]
+    pub round: u32,
+}
+/// "My sockets are open towards you: guess their ports."
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GuessStart {
+    #[prost(uint32, tag = "1")]
+    pub attempt: u32,
+    #[prost(fixed64, tag = "2")]
+    pub token: u64,
+    /// its port is the base port, 0 if unknown
+    #[prost(bytes = "bytes", tag = "3")]
+    pub address: ::prost::bytes::Bytes,
+    /// not 0: in steps
+    #[prost(sint32, tag = "4")]
+    pub delta: i32,
+    /// else, if set: in this block
+    #[prost(message, optional, tag = "5")]
+    pub range: ::core::option::Option<PortRange>,
+    /// else: anywhere; none of the three: unknown
+    #[prost(bool, tag = "6")]
+    pub is_random: bool,
+    #[prost(uint32, tag = "7")]
+    pub sockets: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GuessHit {
+    #[prost(uint32, tag = "1")]
+    pub attempt: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathStatus {
+    #[prost(uint32, tag = "1")]
+    pub path: u32,
+    #[prost(bool, tag = "2")]
+    pub available: bool,
+}
+/// Where the sender can be called through relays; replaces what was said before. At most 3.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RelayPlaces {
+    #[prost(message, repeated, tag = "1")]
+    pub list: ::prost::alloc::vec::Vec<RelayPlace>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayPlace {
+    /// PeerId
+    #[prost(bytes = "bytes", tag = "1")]
+    pub relay: ::prost::bytes::Bytes,
+    /// of the relay, at most 4
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// 16 bytes: shows the relay that the sender wants the call
+    #[prost(bytes = "bytes", tag = "3")]
+    pub token: ::prost::bytes::Bytes,
+}
+// ---------------------------------------------------------------------------------------------------------------------
+// /p2pos/relay/1: a user and a relay. The user opens the stream; messages both ways, each behind its u16 length. An
+// answer bears the number of its request; what nobody asked for bears 0.
+
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Relay {
+    #[prost(uint32, tag = "1")]
+    pub request: u32,
+    #[prost(oneof = "relay::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    pub body: ::core::option::Option<relay::Body>,
+}
+/// Nested message and enum types in `Relay`.
+pub mod relay {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Body {
+        /// user
+        #[prost(message, tag = "2")]
+        Reserve(super::Reserve),
+        /// relay
+        #[prost(message, tag = "3")]
+        Lease(super::Lease),
+        /// user
+        #[prost(message, tag = "4")]
+        Connect(super::Connect),
+        /// relay
+        #[prost(message, tag = "5")]
+        Flow(super::Flow),
+        /// relay
+        #[prost(message, tag = "6")]
+        Incoming(super::Incoming),
+        /// relay
+        #[prost(message, tag = "7")]
+        Refuse(super::Refuse),
+        /// user
+        #[prost(message, tag = "8")]
+        HangUp(super::HangUp),
+        /// relay
+        #[prost(message, tag = "9")]
+        Ended(super::Ended),
+        /// relay
+        #[prost(message, tag = "10")]
+        Drain(super::Drain),
+        /// relay
+        #[prost(message, tag = "11")]
+        Limits(super::Limits),
+        /// both
+        #[prost(message, tag = "12")]
+        Receipt(super::Receipt),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reserve {
+    #[prost(message, optional, tag = "1")]
+    pub stamp: ::core::option::Option<Stamp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stamp {
+    /// 8 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub challenge: ::prost::bytes::Bytes,
+    #[prost(fixed64, tag = "2")]
+    pub nonce: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    #[prost(uint64, tag = "1")]
+    pub flow_bytes_per_s: u64,
+    #[prost(uint64, tag = "2")]
+    pub flow_burst_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub source_bytes_per_s: u64,
+    /// 0: without end
+    #[prost(uint64, tag = "4")]
+    pub day_bytes_left_plus_1: u64,
+    #[prost(uint32, tag = "5")]
+    pub flows_max: u32,
+    #[prost(bool, tag = "6")]
+    pub is_introduction_only: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lease {
+    #[prost(uint32, tag = "1")]
+    pub lasts_s: u32,
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub token: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "3")]
+    pub limits: ::core::option::Option<Limits>,
+    /// the user's address
+    #[prost(bytes = "bytes", tag = "4")]
+    pub seen: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Connect {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub peer: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub token: ::prost::bytes::Bytes,
+}
+/// One side's half of a flow.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Flow {
+    /// never 0
+    #[prost(fixed32, tag = "1")]
+    pub vni: u32,
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// 8 bytes
+    #[prost(bytes = "bytes", tag = "3")]
+    pub accept: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "4")]
+    pub limits: ::core::option::Option<Limits>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Incoming {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub from: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub flow: ::core::option::Option<Flow>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refuse {
+    #[prost(enumeration = "RefuseReason", tag = "1")]
+    pub reason: i32,
+    /// FULL
+    #[prost(uint32, tag = "2")]
+    pub retry_after_ms: u32,
+    /// STAMP_NEEDED
+    #[prost(bytes = "bytes", tag = "3")]
+    pub challenge: ::prost::bytes::Bytes,
+    /// STAMP_NEEDED
+    #[prost(uint32, tag = "4")]
+    pub bits: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HangUp {
+    #[prost(fixed32, tag = "1")]
+    pub vni: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ended {
+    #[prost(fixed32, tag = "1")]
+    pub vni: u32,
+    #[prost(enumeration = "EndReason", tag = "2")]
+    pub why: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Drain {
+    #[prost(uint32, tag = "1")]
+    pub grace_ms: u32,
+}
+/// "This relay carried so many bytes for me on this day", signed by the user.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Receipt {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub relay: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub user: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// days since 1970-01-01 UTC
+    #[prost(uint32, tag = "4")]
+    pub day: u32,
+    /// 64 bytes
+    #[prost(bytes = "bytes", tag = "5")]
+    pub signature: ::prost::bytes::Bytes,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Kind {
@@ -64,6 +374,195 @@ impl Kind {
             "KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "STREAM" => Some(Self::Stream),
             "DATAGRAM" => Some(Self::Datagram),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CandidateKind {
+    /// read as HOST
+    Unspecified = 0,
+    Host = 1,
+    Mapped = 2,
+    Observed = 3,
+    Relayed = 4,
+    Manual = 5,
+}
+impl CandidateKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CANDIDATE_KIND_UNSPECIFIED",
+            Self::Host => "HOST",
+            Self::Mapped => "MAPPED",
+            Self::Observed => "OBSERVED",
+            Self::Relayed => "RELAYED",
+            Self::Manual => "MANUAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CANDIDATE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "HOST" => Some(Self::Host),
+            "MAPPED" => Some(Self::Mapped),
+            "OBSERVED" => Some(Self::Observed),
+            "RELAYED" => Some(Self::Relayed),
+            "MANUAL" => Some(Self::Manual),
+            _ => None,
+        }
+    }
+}
+/// How a NAT maps or filters (RFC 4787 s4.1, s5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NatBehaviour {
+    NatUnknown = 0,
+    EndpointIndependent = 1,
+    AddressDependent = 2,
+    AddressAndPortDependent = 3,
+}
+impl NatBehaviour {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::NatUnknown => "NAT_UNKNOWN",
+            Self::EndpointIndependent => "ENDPOINT_INDEPENDENT",
+            Self::AddressDependent => "ADDRESS_DEPENDENT",
+            Self::AddressAndPortDependent => "ADDRESS_AND_PORT_DEPENDENT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NAT_UNKNOWN" => Some(Self::NatUnknown),
+            "ENDPOINT_INDEPENDENT" => Some(Self::EndpointIndependent),
+            "ADDRESS_DEPENDENT" => Some(Self::AddressDependent),
+            "ADDRESS_AND_PORT_DEPENDENT" => Some(Self::AddressAndPortDependent),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Tri {
+    Unknown = 0,
+    Yes = 1,
+    No = 2,
+}
+impl Tri {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unknown => "TRI_UNKNOWN",
+            Self::Yes => "TRI_YES",
+            Self::No => "TRI_NO",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRI_UNKNOWN" => Some(Self::Unknown),
+            "TRI_YES" => Some(Self::Yes),
+            "TRI_NO" => Some(Self::No),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RefuseReason {
+    RefuseUnspecified = 0,
+    NotServed = 1,
+    OverARelay = 2,
+    Address = 3,
+    Full = 4,
+    TooManyFlows = 5,
+    StampNeeded = 6,
+    NoLease = 7,
+    Draining = 8,
+    NoFlow = 9,
+}
+impl RefuseReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::RefuseUnspecified => "REFUSE_UNSPECIFIED",
+            Self::NotServed => "NOT_SERVED",
+            Self::OverARelay => "OVER_A_RELAY",
+            Self::Address => "ADDRESS",
+            Self::Full => "FULL",
+            Self::TooManyFlows => "TOO_MANY_FLOWS",
+            Self::StampNeeded => "STAMP_NEEDED",
+            Self::NoLease => "NO_LEASE",
+            Self::Draining => "DRAINING",
+            Self::NoFlow => "NO_FLOW",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REFUSE_UNSPECIFIED" => Some(Self::RefuseUnspecified),
+            "NOT_SERVED" => Some(Self::NotServed),
+            "OVER_A_RELAY" => Some(Self::OverARelay),
+            "ADDRESS" => Some(Self::Address),
+            "FULL" => Some(Self::Full),
+            "TOO_MANY_FLOWS" => Some(Self::TooManyFlows),
+            "STAMP_NEEDED" => Some(Self::StampNeeded),
+            "NO_LEASE" => Some(Self::NoLease),
+            "DRAINING" => Some(Self::Draining),
+            "NO_FLOW" => Some(Self::NoFlow),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EndReason {
+    EndUnspecified = 0,
+    HungUp = 1,
+    Idle = 2,
+    Drained = 3,
+    Replaced = 4,
+    NoLongerServed = 5,
+}
+impl EndReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::EndUnspecified => "END_UNSPECIFIED",
+            Self::HungUp => "HUNG_UP",
+            Self::Idle => "IDLE",
+            Self::Drained => "DRAINED",
+            Self::Replaced => "REPLACED",
+            Self::NoLongerServed => "NO_LONGER_SERVED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "END_UNSPECIFIED" => Some(Self::EndUnspecified),
+            "HUNG_UP" => Some(Self::HungUp),
+            "IDLE" => Some(Self::Idle),
+            "DRAINED" => Some(Self::Drained),
+            "REPLACED" => Some(Self::Replaced),
+            "NO_LONGER_SERVED" => Some(Self::NoLongerServed),
             _ => None,
         }
     }
