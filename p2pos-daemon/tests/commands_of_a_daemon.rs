@@ -203,6 +203,22 @@ fn the_exit_code_of_dial_tells_why_there_is_no_stream() {
 }
 
 #[test]
+fn a_peer_that_has_just_fallen_silent_is_unreachable_and_not_merely_late() {
+    let (ana, bo) = (Home::new(), Home::new());
+    plant_cat(&bo);
+    let (_here, mut there) = pair(&ana, &bo);
+    assert_eq!(bo.run(&["plugins", "enable", "cat", "--yes"]).code, 0);
+    assert_eq!(ana.run_with(&["dial", "bo", "/cat/1"], "x").stdout, "x");
+    there.child.kill().unwrap();
+    there.child.wait().unwrap();
+    // Before the connection itself has noticed, which takes longer than this.
+    let ran = ana.run(&["dial", "bo", "/cat/1", "--timeout", "2"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (6, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("302 UNREACHABLE"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("address 1: no answer after 2"), "{}", ran.stderr);
+}
+
+#[test]
 fn strangers_are_admitted_or_refused_as_the_user_set_it() {
     for (setting, is_answered) in [("admit", true), ("refuse", false)] {
         let (ana, bo) = (Home::new(), Home::new());

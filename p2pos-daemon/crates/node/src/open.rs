@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use p2pos_identity::{PeerId, ProtocolName};
 use p2pos_peer_protocol::{EndCode, Kind, Message, StreamAnswer, StreamHello};
-use p2pos_transport::{Lost, PathInfo, RecvStream, SendStream, StreamEnd};
+use p2pos_transport::{self as transport, AttemptOutcome, Lost, PathInfo, RecvStream, SendStream, StreamEnd};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -152,7 +152,7 @@ impl Answer {
         };
         let Awaited { live, hello, mut recv, lease, deadline, suspicion } = *awaited;
         let Ok(answer) = timeout_at(deadline.at, read_answer(&hello, &mut recv)).await else {
-            return Err(OpenError::Timeout { after: deadline.after });
+            return Err(suspicion.too_late(deadline.after));
         };
         suspicion.settle();
         match answer {
@@ -395,6 +395,23 @@ impl Suspicion {
 
     fn settle(mut self) {
         self.is_settled = true;
+    }
+
+    /// Why there is no answer after this time. A peer that acknowledges our packets is slow to answer (207); one of whom
+    /// nothing was heard is not reached (302), whatever the connection still believes.
+    fn too_late(&self, after: Duration) -> OpenError {
+        let connection = &self.live.connection;
+        let is_silent = connection.traffic().packets_received == self.heard_before;
+        match connection.path().filter(|_| is_silent) {
+            None => OpenError::Timeout { after },
+            Some(path) => {
+                let took = self.since.elapsed();
+                let outcome = AttemptOutcome::NoAnswer;
+                let started = Duration::ZERO;
+                let attempt = transport::Attempt { address: path.remote, started, took, outcome };
+                OpenError::Unreachable { attempts: vec![attempt] }
+            }
+        }
     }
 }
 
