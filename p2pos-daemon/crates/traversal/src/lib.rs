@@ -14,6 +14,7 @@
 //! | [`guess`] | finding the port of a NAT that changes it |
 //! | [`choice`] | which of a connection's paths carries the data |
 //! | [`watchdog`] | whether a path is dead |
+//! | [`keepalive`] | how long our NAT remembers, and how seldom it may be reminded |
 //! | `candidate` | an address that might reach a peer, and the set that refuses those nobody should send to |
 //! | `budget` | how many probes this host may send, to whom |
 //! | `probe` | the bytes of the small packets that are not QUIC |
@@ -31,6 +32,7 @@ mod candidate;
 pub mod choice;
 mod dial;
 pub mod guess;
+pub mod keepalive;
 mod nat;
 pub mod opener;
 mod order;

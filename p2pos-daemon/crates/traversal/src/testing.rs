@@ -185,6 +185,11 @@ impl Nat {
         }
     }
 
+    pub(crate) fn is_bound(&mut self, inside: SocketAddr, now: Instant) -> bool {
+        self.expire(now);
+        self.bindings.iter().any(|binding| binding.inside == inside)
+    }
+
     fn expire(&mut self, now: Instant) {
         let (fresh, warm) = self.habits.lifetimes;
         self.bindings.retain(|binding| now - binding.last < if binding.is_warm { warm } else { fresh });

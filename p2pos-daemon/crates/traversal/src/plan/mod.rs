@@ -304,8 +304,8 @@ impl PeerPlan {
             Signal::Open { round, addresses } => self.answer_open(round, &addresses, now),
             Signal::OpenOk { round } => self.with_link(|link| link.opener.handle_open_ok(round)),
             Signal::GuessStart(start) => self.take_invitation(start, now),
-            // The caller gives it to its easy side; here it changes nothing.
-            Signal::GuessHit { .. } => {}
+            // For the caller's easy side, and for its `keepalive::Knocker`; here they change nothing.
+            Signal::GuessHit { .. } | Signal::Measure { .. } => {}
             Signal::Status { path, available } => {
                 self.with_link(|link| link.choice.handle_remote_status(PathId(path), available, now));
             }
