@@ -8,6 +8,10 @@ disk made of a line costs that line only: its bytes go to a file beside (`.damag
 Our messages to a peer are numbered 1, 2, 3, ..., under the id of this store, which is random: so the other side knows
 what it has already, and also that a new store begins to count anew.
 
+A file that has grown to COMPACT_BYTES is rewritten: the newest lines stay, together with everything that is not
+acknowledged and the numbers that must not be forgotten (`skip`, `heard`). The older lines go to a file beside (`.old`),
+and that to `.older` when it is full. A kill at any moment leaves the old file or the new one.
+
 Knows nothing of sockets and plugins. fsync blocks for some milliseconds, which a chat can afford.
 """
 
@@ -32,6 +36,12 @@ QUEUE_MESSAGES_MAX = 10_000
 """Messages that wait for one peer; then `queue` says no instead of filling the disk."""
 HISTORY_MESSAGES_MAX = 10_000
 """Messages per peer that are kept in memory; older ones stay in the file."""
+COMPACT_BYTES = 8 * 1024 * 1024
+"""Bytes of a talk's file at which it is rewritten: some 50,000 short messages, read at each start in half a second."""
+KEEP_BYTES = COMPACT_BYTES // 2
+"""Bytes of newest lines that stay. Half, so that a rewriting is paid for by as many bytes as it writes."""
+ARCHIVE_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of older lines in `.old` before it becomes `.older`: so much a contact can make us keep, twice, and no more."""
 STORES_OF_A_PEER_MAX = 16
 """Store ids per peer whose highest number we remember: a peer has one, and a new one with each new disk."""
 LINE_STARTS = re.compile(rb'(?=\{"k": ")')
@@ -68,11 +78,13 @@ class Talk:
     """Store id of the other side -> the highest number that we have; the one heard of last is the last."""
     size: int = 0
     """Bytes of the file that are whole lines. What is behind them was cut off, and nobody was told of it."""
+    compact_at: int = 0
+    """Bytes of the file at which the next rewriting is due; 0: at COMPACT_BYTES."""
 
     def heard(self, store_id: str, number: int) -> None:
         """Remembers what we have. Beyond the limit the store that was silent longest is forgotten."""
-        self.last_in.pop(store_id, None)
-        self.last_in[store_id] = number
+        # A line that a rewriting kept may be older than the number that it kept.
+        self.last_in[store_id] = max(number, self.last_in.pop(store_id, 0))
         if len(self.last_in) > STORES_OF_A_PEER_MAX:
             del self.last_in[next(iter(self.last_in))]
 
@@ -168,6 +180,50 @@ def _append(talk: Talk, line: dict[str, Any]) -> None:
     except OSError as problem:
         raise StoreError(f"it cannot be written to the disk: {problem.strerror or problem}") from problem
     talk.size += len(data)
+    if talk.size >= (talk.compact_at or COMPACT_BYTES):
+        _compact(talk)
+
+
+def _compact(talk: Talk) -> None:
+    """Rewrites the file without its older lines. A disk that has no room leaves it as it is, to be tried later."""
+    talk.compact_at = talk.size + COMPACT_BYTES // 4
+    # Damaged lines that could not be put aside yet are no reason to lose the new one, either.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        kept, dropped = _sift(talk, talk.path.read_bytes()[: talk.size].splitlines(keepends=True))
+        numbers = [_line({"k": "skip", "n": talk.last_out})]
+        numbers += [_line({"k": "heard", "from": store_id, "n": n}) for store_id, n in talk.last_in.items()]
+        _archive(talk.path.with_suffix(".old"), b"".join(dropped))
+        _replace(talk, b"".join(numbers + kept))
+        # What waits for an ack stays whatever its size; it must not be rewritten with every new line.
+        talk.compact_at = max(COMPACT_BYTES, 2 * talk.size)
+
+
+def _sift(talk: Talk, lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The lines that stay, and those that go, each in their order."""
+    kept, dropped = [], []
+    room = KEEP_BYTES
+    acked = set()
+    for raw in reversed(lines):
+        line = json.loads(raw)
+        kind, number = line["k"], line["n"]
+        if kind in ("skip", "heard"):
+            continue
+        room -= len(raw)
+        # What waits stays, whatever its age; and an out without its ack would wait again.
+        stays = room > 0 or (kind == "out" and (number in talk.outbox or number in acked))
+        if stays and kind == "ack":
+            acked.add(number)
+        (kept if stays else dropped).append(raw)
+    return kept[::-1], dropped[::-1]
+
+
+def _archive(path: pathlib.Path, data: bytes) -> None:
+    if path.exists() and path.stat().st_size + len(data) > ARCHIVE_BYTES_MAX:
+        path.rename(path.with_suffix(".older"))
+    with open(path, "ab", opener=_private) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _append_whole(handle: int, size: int, data: bytes) -> None:
@@ -222,14 +278,22 @@ def _load(path: pathlib.Path) -> Talk:
 
 def _repair(talk: Talk, good: bytes, damaged: bytes) -> None:
     """Puts the damaged lines into a file beside, and the good ones in the place of all."""
+    with open(talk.path.with_suffix(".damaged"), "ab", opener=_private) as file:
+        file.write(damaged)
+        file.flush()
+        os.fsync(file.fileno())
+    _replace(talk, good)
+
+
+def _replace(talk: Talk, data: bytes) -> None:
+    """The file has this content, or the old one."""
     fresh = talk.path.with_suffix(".new")
-    for path, mode, data in ((talk.path.with_suffix(".damaged"), "ab", damaged), (fresh, "wb", good)):
-        with open(path, mode, opener=_private) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with open(fresh, "wb", opener=_private) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     fresh.rename(talk.path)
-    talk.size = len(good)
+    talk.size = len(data)
     _sync_directory(talk.path.parent)
 
 
@@ -258,6 +322,8 @@ def _replay(talk: Talk, line: dict[str, Any]) -> None:
         talk.messages.append(Message(number, at_ms, text, is_ours=False, is_acked=True))
     elif kind == "skip":
         talk.last_out = max(talk.last_out, number)
+    elif kind == "heard":
+        talk.heard(_checked(line["from"], str), number)
     else:
         raise ValueError("a line of no kind that we know")
 

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from p2pos.testing import Network  # noqa: E402
 
 import chat  # noqa: E402
 import delivery  # noqa: E402
+import store as store_module  # noqa: E402
 from store import STORES_OF_A_PEER_MAX, Store, StoreError  # noqa: E402
 
 BARE = [sys.executable, "-E", "-s", "-S", "-B"]
@@ -372,6 +374,93 @@ def test_a_contact_with_ever_new_store_ids_does_not_fill_the_memory(tmp_path: pa
     for known in (store.talk("p2p1q").last_in, Store(tmp_path).talk("p2p1q").last_in):
         assert len(known) == STORES_OF_A_PEER_MAX
         assert known["their-store"] == 100
+
+
+SMALL = {"COMPACT_BYTES": 20_000, "KEEP_BYTES": 10_000, "ARCHIVE_BYTES_MAX": 50_000}
+"""Sizes at which a test sees many rewritings."""
+
+
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setattr(store_module, name, value)
+
+
+def test_a_talk_that_goes_on_for_years_does_not_fill_the_disk(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_files(monkeypatch)
+    store = Store(tmp_path)
+    store.queue("p2p1q", "never acknowledged")
+    for number in range(2, 2000):
+        assert store.queue("p2p1q", f"out {number}").number == number
+        store.acknowledge("p2p1q", number)
+        assert store.receive("p2p1q", "their-store", number, 5, f"in {number}") is not None
+    folder = tmp_path / "talks"
+    sizes = {path.suffix: path.stat().st_size for path in folder.iterdir()}
+    assert sizes[".jsonl"] < SMALL["COMPACT_BYTES"] + 1000
+    assert sizes[".old"] <= SMALL["ARCHIVE_BYTES_MAX"]
+    assert sizes[".older"] <= SMALL["ARCHIVE_BYTES_MAX"]
+    assert set(sizes) == {".jsonl", ".old", ".older", ""}
+    again = Store(tmp_path)
+    talk = again.talk("p2p1q")
+    assert [message.text for message in talk.outbox.values()] == ["never acknowledged"]
+    assert (talk.last_out, talk.last_in) == (1999, {"their-store": 1999})
+    assert talk.messages[-1].text == "in 1999"
+    assert again.receive("p2p1q", "their-store", 1, 5, "an old one, again") is None
+    archived = (folder / "p2p1q.old").read_bytes().splitlines()
+    assert all(json.loads(line)["k"] in ("out", "ack", "in") for line in archived)
+
+
+def test_what_waits_is_kept_however_much_it_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_files(monkeypatch)
+    store = Store(tmp_path)
+    renames = []
+    rename = pathlib.Path.rename
+    monkeypatch.setattr(pathlib.Path, "rename", lambda *paths: renames.append(paths) or rename(*paths))
+    for _ in range(1000):
+        store.queue("p2p1q", "x" * 100)
+    assert len(Store(tmp_path).talk("p2p1q").outbox) == 1000
+    assert len(renames) < 10, "rewritten each time that it has doubled, not with every line"
+
+
+def test_a_kill_while_a_talk_is_rewritten_loses_nothing_that_was_promised(tmp_path: pathlib.Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    code = f"""
+import sys
+sys.path[:0] = {sys.path[:2]!r}
+import store
+for name, value in {SMALL!r}.items(): setattr(store, name, value)
+talks = store.Store(__import__("pathlib").Path({str(tmp_path)!r}))
+heard = talks.talk("p2p1q").last_in.get("their-store", 0)
+while True:
+    number = talks.queue("p2p1q", "waits " + "x" * 50).number
+    if number % 50:
+        talks.acknowledge("p2p1q", number)
+    heard += 1
+    talks.receive("p2p1q", "their-store", heard, 5, "in")
+    print(number, heard, flush=True)
+"""
+    promised_out = promised_in = 0
+    for _ in range(25):
+        child = subprocess.Popen([*BARE, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        for _ in range(dice.randrange(1, 200)):
+            promised_out, promised_in = map(int, child.stdout.readline().split())
+        child.kill()
+        # Lines that it still managed to print are promises, too.
+        for line in child.stdout.read().splitlines(keepends=True):
+            if line.endswith("\n"):
+                promised_out, promised_in = map(int, line.split())
+        child.wait(WAIT_S)
+        talk = Store(tmp_path).talk("p2p1q")
+        assert talk.last_out >= promised_out
+        assert talk.last_in["their-store"] >= promised_in
+        waiting = {number for number in range(50, promised_out + 1, 50)}
+        assert waiting <= set(talk.outbox), "a message that waits was lost"
+        assert not talk.path.with_suffix(".damaged").exists()
+    assert (tmp_path / "talks" / "p2p1q.old").exists(), "it was never rewritten"
 
 
 def test_texts_have_limits(tmp_path: pathlib.Path) -> None:
