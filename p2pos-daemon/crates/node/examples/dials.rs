@@ -25,6 +25,7 @@ use p2pos_identity::{PeerId, ProtocolName, SecretKey};
 use p2pos_node::{Config, Event, Node, OpenRequest, PeerStream};
 
 const ECHO: &str = "/dials/echo/1";
+const CALLER_SEED: u8 = 1;
 const SERVER_SEED: u8 = 2;
 
 fn main() {
@@ -47,6 +48,8 @@ fn node(seed: u8, resolver: Resolver) -> Node {
 
 async fn serve() {
     let node = node(SERVER_SEED, Resolver::new());
+    // As a daemon does for its contacts.
+    node.expect(vec![SecretKey::from_seed([CALLER_SEED; 32]).peer_id()]);
     println!("PORT {}", node.local_addresses()[0].port());
     while let Some(incoming) = node.accept().await {
         tokio::spawn(async move {
@@ -90,7 +93,10 @@ async fn measure(count: usize) {
     let resolver = Resolver::new();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     resolver.set(peer, vec![address.to_string().parse().unwrap()]).unwrap();
-    let node = node(1, resolver);
+    let node = node(CALLER_SEED, resolver);
+    node.expect(vec![peer]);
+    // Until that is done.
+    tokio::time::sleep(Duration::from_millis(50)).await;
 
     let mut dials = Vec::new();
     for _ in 0..=count {

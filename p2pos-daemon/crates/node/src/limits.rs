@@ -28,8 +28,9 @@ pub(crate) const INCOMING_QUEUE: usize = 256;
 /// Time to send the hello. It travels with the stream's first packet; only a hostile or broken peer takes longer.
 pub(crate) const HELLO_MAX: Duration = Duration::from_secs(5);
 
-/// Time until an incoming stream is answered for whoever does not answer it: with 306 NOT_READY (plugin-host.md C4).
-pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Time until an incoming stream is answered for whoever does not answer it: with 306 NOT_READY. A second more than a plugin
+/// has (SPEC.md, limits: 10 s), so that one clock decides, the plugin's, and an answer in time is never overtaken.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(11);
 
 /// Default time for an open, from the request to the answer.
 pub(crate) const OPEN_DEFAULT: Duration = Duration::from_secs(10);

@@ -1,6 +1,10 @@
 //! What noq asks a crypto layer for: a configuration per called peer, and one for everyone who calls us.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use noq_proto::{
     ConnectError, ConnectionId, Side,
@@ -21,6 +25,8 @@ use crate::{
 pub struct Handshakes {
     local: Arc<LocalKeys>,
     tuning: Tuning,
+    /// Configurations for calling those whom we expect.
+    callers: Mutex<BTreeMap<PeerId, Arc<dyn ClientConfig>>>,
 }
 
 impl std::fmt::Debug for Handshakes {
@@ -37,13 +43,16 @@ impl Handshakes {
     }
 
     pub(crate) fn tuned(local: &SecretKey, tuning: Tuning) -> Self {
-        Self { local: Arc::new(LocalKeys::of(local)), tuning }
+        Self { local: Arc::new(LocalKeys::of(local)), tuning, callers: Mutex::default() }
     }
 
     /// Works out beforehand what every handshake with this peer needs, whoever calls. Costs some 50 us once; then each
-    /// handshake costs the called side 150 us less. Kept until the end, for a bounded number of peers: for contacts only.
+    /// handshake costs the called side 150 us less, and the calling side 60. Kept until the end, for a bounded number of peers: for contacts only.
     pub fn expect(&self, peer: &PeerId) {
-        self.local.expect(peer);
+        if self.local.expect(peer) {
+            let caller = self.caller(peer);
+            self.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(*peer, caller);
+        }
     }
 
     /// Returns the configuration for calling one peer. It may serve several dials, also at the same time.
@@ -51,13 +60,18 @@ impl Handshakes {
     /// Set [`QUIC_VERSION`] on the [`noq_proto::ClientConfig`] that it goes into: any other version is refused at the dial.
     #[must_use]
     pub fn client(&self, remote: &PeerId) -> Arc<dyn ClientConfig> {
-        Arc::new(Caller(self.with(*remote)))
+        let known = self.callers.lock().unwrap_or_else(PoisonError::into_inner).get(remote).cloned();
+        known.unwrap_or_else(|| self.caller(remote))
     }
 
     /// Returns the configuration for being called, for the lifetime of the endpoint.
     #[must_use]
     pub fn server(&self) -> Arc<dyn ServerConfig> {
         Arc::new(Called(self.with(self.local.peer_id)))
+    }
+
+    fn caller(&self, remote: &PeerId) -> Arc<dyn ClientConfig> {
+        Arc::new(Caller(self.with(*remote)))
     }
 
     fn with(&self, responder: PeerId) -> Arc<Parties> {

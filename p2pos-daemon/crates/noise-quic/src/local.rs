@@ -55,21 +55,23 @@ impl LocalKeys {
         bool::from(self.secret.ct_eq(secret)).then_some(self.public)
     }
 
-    /// Works out now what handshakes with this person will need. Costs some 50 us; known people cost nothing, and those above
-    /// [`ACQUAINTANCES_MAX`] are left out.
-    pub(crate) fn expect(&self, peer: &PeerId) {
+    /// Works out now what handshakes with this person will need, and tells whether that is kept and was not before. Costs some
+    /// 50 us; known people cost nothing, and those above [`ACQUAINTANCES_MAX`] are left out.
+    pub(crate) fn expect(&self, peer: &PeerId) -> bool {
         let public = peer.x25519_public();
         {
             let known = self.acquaintances();
             if known.contains_key(&public) || known.len() >= ACQUAINTANCES_MAX {
-                return;
+                return false;
             }
         }
         let shared = StaticSecret::from(*self.secret).diffie_hellman(&PublicKey::from(public));
-        if shared.was_contributory() {
+        let is_fit = shared.was_contributory();
+        if is_fit {
             let acquaintance = Acquaintance { peer: *peer, shared: Zeroizing::new(shared.to_bytes()) };
             self.acquaintances().insert(public, Arc::new(acquaintance));
         }
+        is_fit
     }
 
     /// What our key and this X25519 key give, if it was worked out before.
@@ -131,7 +133,7 @@ mod tests {
             anas.acquaintances().insert(public, known.clone());
         }
         let bo = key(2).peer_id();
-        anas.expect(&bo);
+        assert!(!anas.expect(&bo));
         assert!(anas.shared_with(&bo.x25519_public()).is_none());
     }
 }
