@@ -172,6 +172,14 @@ impl PathChoice {
         }
     }
 
+    /// Takes a path's round trip as QUIC measures it all the time; it proves nothing about an unproven path.
+    pub fn handle_rtt(&mut self, id: PathId, rtt: Duration, now: Instant) {
+        if let Some(path) = self.path(id) {
+            path.rtt = Some(rtt);
+            self.decide(now);
+        }
+    }
+
     /// Takes the suspicion that a path is dead. It stays in use until there is another, and a relay path is wanted.
     pub fn handle_suspect(&mut self, id: PathId, now: Instant) {
         if let Some(path) = self.path(id) {
@@ -240,6 +248,12 @@ impl PathChoice {
     #[must_use]
     pub fn is_proven(&self, id: PathId) -> bool {
         self.paths.iter().any(|path| path.id == id && path.pings >= PROVEN_PINGS)
+    }
+
+    /// Returns how many paths there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.paths.len()
     }
 
     /// Returns the paths over a relay that are there.

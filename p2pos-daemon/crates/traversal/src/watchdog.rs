@@ -78,6 +78,14 @@ impl Watchdog {
         self.state = if in_flight { State::Waiting(now) } else { State::Quiet };
     }
 
+    /// Takes the decision to keep a path that was called dead, because there is no other: the next word comes after
+    /// [`PATIENCE_MAX`].
+    pub fn handle_kept(&mut self, now: Instant) {
+        if self.state == State::Dead {
+            self.state = State::Suspect(now + (PATIENCE_MAX - patience(self.rtt)));
+        }
+    }
+
     /// Takes the path's round trip.
     pub fn handle_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;
@@ -154,6 +162,23 @@ mod tests {
         assert_eq!(said, [(WatchEvent::Suspect, ms(300)), (WatchEvent::Dead, ms(600))]);
         dog.handle_heard(true, start + ms(700));
         assert_eq!((dog.poll_event(), dog.poll_timeout()), (None, None), "the dead stay dead");
+    }
+
+    #[test]
+    fn a_path_that_is_kept_for_want_of_another_is_asked_after_every_three_seconds_and_can_come_back() {
+        let start = origin();
+        let mut dog = Watchdog::new(ms(20));
+        dog.handle_sent(start);
+        dog.handle_timeout(start + ms(300));
+        dog.handle_timeout(start + ms(600));
+        dog.poll_event();
+        dog.handle_kept(start + ms(600));
+        assert_eq!(dog.poll_timeout(), Some(start + ms(3_600)));
+        dog.handle_timeout(start + ms(3_600));
+        assert_eq!(dog.poll_event(), Some(WatchEvent::Dead));
+        dog.handle_kept(start + ms(3_600));
+        dog.handle_heard(false, start + ms(4_000));
+        assert_eq!((dog.poll_event(), dog.is_suspect()), (Some(WatchEvent::Alive), false));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use crate::{
     watchdog::{WatchEvent, Watchdog},
 };
 
-/// The round trip of a path that was not measured yet.
-const RTT_UNKNOWN: Duration = Duration::from_millis(100);
+/// The round trip of a path that was not measured yet, RFC 9002 s6.2.2. Less would call a satellite's path dead before
+/// its first answer.
+const RTT_UNKNOWN: Duration = Duration::from_millis(333);
 
 /// How far a round is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,22 @@ impl Link {
         if let Some(dog) = self.dog(path) {
             dog.handle_heard(in_flight, now);
         }
+    }
+
+    pub(super) fn handle_rtt(&mut self, path: PathId, rtt: Duration, now: Instant) {
+        if let Some(dog) = self.dog(path) {
+            dog.handle_rtt(rtt);
+            self.choice.handle_rtt(path, rtt, now);
+        }
+    }
+
+    /// Keeps a path that was called dead, if it is the only one; `false` if there are others.
+    pub(super) fn keeps_last(&mut self, path: PathId, now: Instant) -> bool {
+        let is_last = self.choice.count() <= 1;
+        if is_last && let Some(dog) = self.dog(path) {
+            dog.handle_kept(now);
+        }
+        is_last
     }
 
     pub(super) fn handle_closed(&mut self, path: PathId, now: Instant) {

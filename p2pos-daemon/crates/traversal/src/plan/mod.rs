@@ -104,6 +104,8 @@ pub enum PathEvent {
     Opened(Tier),
     /// A ping was answered after so long.
     Answered(Duration),
+    /// QUIC's own measure of the round trip has changed.
+    Rtt(Duration),
     /// Something that must be answered was sent.
     Sent,
     /// Something authentic came.
@@ -337,6 +339,7 @@ impl PeerPlan {
                     link.handle_sent(path, now);
                 }
             }
+            PathEvent::Rtt(rtt) => link.handle_rtt(path, rtt, now),
             PathEvent::Sent => link.handle_sent(path, now),
             PathEvent::Heard { in_flight } => link.handle_heard(path, in_flight, now),
             PathEvent::Closed => {
@@ -404,6 +407,11 @@ impl PeerPlan {
             self.timeline.record(Step::Idle, None, Outcome::Worked, now);
             self.actions.push_back(Action::KeepAlive(true));
             self.enter(PeerState::Connected);
+            // It may have died meanwhile, and somebody waits.
+            if let Some((path, _)) = self.chosen() {
+                self.actions.push_back(Action::PingPath(path));
+                self.with_link(|link| link.handle_sent(path, now));
+            }
             self.drain(now);
             if self.state == PeerState::Connected {
                 self.begin_round(now);

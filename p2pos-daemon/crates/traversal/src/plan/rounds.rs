@@ -123,6 +123,11 @@ impl PeerPlan {
                 link.choice.handle_alive(path, now);
                 self.timeline.record(Step::Silence, None, Outcome::Worked, now);
             }
+            // The last path is all we have, dead or not: QUIC's idle timeout decides, and meanwhile it may come back.
+            WatchEvent::Dead if link.keeps_last(path, now) => {
+                self.timeline.record(Step::Silence, None, Outcome::Failed, now);
+                self.actions.push_back(Action::PingPath(path));
+            }
             WatchEvent::Dead => {
                 link.handle_closed(path, now);
                 self.timeline.record(Step::Close, None, Outcome::Failed, now);
@@ -198,7 +203,9 @@ impl PeerPlan {
     pub(super) fn retry_due(&self) -> Option<Instant> {
         let link = self.link.as_ref()?;
         let is_waiting = link.role == Role::Dialler && link.phase == Phase::Rest && !link.is_direct();
-        self.retry.poll_timeout().filter(|_| is_waiting && self.state != PeerState::Idle)
+        // Without candidates there is nothing to try, and a time that is over would be asked for again and again.
+        let is_possible = !self.remote.is_empty() && self.state != PeerState::Idle;
+        self.retry.poll_timeout().filter(|_| is_waiting && is_possible)
     }
 
     pub(super) fn step_phase(&mut self, now: Instant) {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     choice::RELAY_DROP_AFTER,
@@ -201,6 +203,118 @@ fn an_invitation_to_guess_at_forbidden_places_or_while_another_runs_is_refused()
         plan.handle_signal(invite([45, 9, 9, 9], token), now);
     }
     assert_eq!(guesses_of(&mut plan), 1);
+}
+
+#[test]
+fn the_only_path_is_never_closed_and_is_used_again_when_it_comes_back() {
+    let now = origin();
+    let mut plan = PeerPlan::new(PlanConfig { allows_relay: false, ..config(1) }, now);
+    plan.handle_connected(Role::Dialler, PUNCHED, Tier::DirectV4, now);
+    plan.handle_path(PUNCHED, PathEvent::Sent, now);
+    let mut pings = 0;
+    let mut due = now;
+    for _ in 0..10 {
+        due = plan.poll_timeout().unwrap();
+        plan.handle_timeout(due);
+        for action in drain(&mut plan) {
+            assert_ne!(action, Action::ClosePath(PUNCHED));
+            pings += usize::from(action == Action::PingPath(PUNCHED));
+        }
+    }
+    assert!(pings >= 5 && plan.state() == PeerState::Suspect, "{pings} {}", plan.timeline());
+    plan.handle_path(PUNCHED, PathEvent::Answered(Duration::from_millis(40)), due);
+    assert_eq!((plan.state(), plan.chosen()), (PeerState::Direct, Some((PUNCHED, Tier::DirectV4))));
+}
+
+#[test]
+fn a_path_over_a_satellite_is_not_called_dead_before_its_first_answer() {
+    let now = origin();
+    let mut plan = connected(Role::Dialler, now);
+    plan.handle_path(PUNCHED, PathEvent::Opened(Tier::DirectV4), now);
+    let answered = now + Duration::from_millis(900);
+    while let Some(due) = plan.poll_timeout().filter(|due| *due < answered) {
+        plan.handle_timeout(due);
+    }
+    assert!(!drain(&mut plan).contains(&Action::ClosePath(PUNCHED)));
+}
+
+#[test]
+fn a_failed_round_with_a_peer_that_has_no_candidates_does_not_spin() {
+    let now = origin();
+    let mut plan = connected(Role::Dialler, now);
+    let start = GuessStart {
+        attempt: 1,
+        token: 1,
+        address: [45, 9, 9, 9].into(),
+        base_port: 0,
+        pattern: crate::PortPattern::Random,
+        sockets: 256,
+    };
+    plan.handle_signal(Signal::GuessStart(start), now);
+    plan.handle_guess_ended(None, now);
+    assert_eq!(plan.poll_timeout(), Some(now + IDLE_AFTER));
+}
+
+proptest! {
+    #[test]
+    fn no_peer_and_no_order_of_events_breaks_the_plan(
+        seed: u64, accepts: bool, steps in prop::collection::vec((0..14u8, any::<u32>(), any::<[u8; 4]>()), 0..150),
+    ) {
+        let mut now = origin();
+        let role = if accepts { Role::Accepter } else { Role::Dialler };
+        let mut plan = PeerPlan::new(config(seed), now);
+        plan.handle_own_candidates(&[Candidate { addr: address(1), kind: CandidateKind::Observed }], now);
+        plan.handle_connected(role, RELAY, Tier::Relay, now);
+        for (what, number, address) in steps {
+            soup(&mut plan, (what, number, address), now);
+            now += Duration::from_millis(u64::from(number % 5_000));
+            plan.handle_timeout(now);
+            let actions = drain(&mut plan);
+            prop_assert!(actions.len() < 200, "{} actions at once", actions.len());
+            for action in actions {
+                if let Action::SendOpener { to, ttl } = action {
+                    prop_assert!(!to.ip().is_loopback() && !to.ip().is_multicast() && to.port() != 0 && ttl <= 7);
+                }
+            }
+            prop_assert!(plan.timeline().entries().count() <= crate::timeline::ENTRIES_MAX);
+            prop_assert!(plan.poll_timeout().is_none_or(|due| due > now), "{:?}", plan);
+        }
+    }
+}
+
+/// One arbitrary event.
+fn soup(plan: &mut PeerPlan, (what, number, bytes): (u8, u32, [u8; 4]), now: Instant) {
+    let path = PathId(number % 4);
+    let addr = SocketAddr::from((bytes, u16::try_from(number % 65_536).unwrap()));
+    let tier = [Tier::Lan, Tier::DirectV6, Tier::DirectV4, Tier::Guessed, Tier::Relay, Tier::TcpRelay];
+    let class = CLASSES[usize::try_from(number % 9).unwrap()];
+    let start = GuessStart {
+        attempt: number,
+        token: u64::from(number % 3),
+        address: addr.ip(),
+        base_port: addr.port(),
+        pattern: crate::PortPattern::Sequential { delta: i16::from(bytes[0]) },
+        sockets: addr.port(),
+    };
+    match what {
+        0 => plan.handle_signal(
+            Signal::Candidates(vec![Candidate { addr, kind: CandidateKind::Observed }; 40]),
+            now,
+        ),
+        1 => plan.handle_signal(Signal::NatReport(report_of(class)), now),
+        2 => plan.handle_signal(Signal::Open { round: number, addresses: vec![addr; 40] }, now),
+        3 => plan.handle_signal(Signal::OpenOk { round: number % 5 }, now),
+        4 => plan.handle_signal(Signal::GuessStart(start), now),
+        5 => plan.handle_signal(Signal::Status { path: path.0, available: number % 2 == 0 }, now),
+        6 => plan.handle_path(path, PathEvent::Opened(tier[usize::try_from(number % 6).unwrap()]), now),
+        7 => plan.handle_path(path, PathEvent::Answered(Duration::from_millis(u64::from(number))), now),
+        8 => plan.handle_path(path, PathEvent::Sent, now),
+        9 => plan.handle_path(path, PathEvent::Closed, now),
+        10 => plan.handle_own_report(report_of(class), now),
+        11 => plan.handle_guess_ended((number % 2 == 0).then_some(addr), now),
+        12 => plan.handle_network_change(now),
+        _ => plan.handle_use(now),
+    }
 }
 
 #[test]
