@@ -38,7 +38,7 @@ pub(crate) struct Sifted {
 pub(crate) fn sift(
     buffer: &mut [u8],
     stride: usize,
-    mut judge: impl FnMut(&mut [u8]) -> Fate,
+    mut judge: impl FnMut(&[u8]) -> Fate,
     mut spill: impl FnMut(SocketAddr, &[u8]),
 ) -> Sifted {
     let stride = stride.max(1);
@@ -46,7 +46,7 @@ pub(crate) fn sift(
     let mut start = 0;
     while start < buffer.len() {
         let end = buffer.len().min(start + stride);
-        if let Fate::Keep { source, skip } = judge(&mut buffer[start..end]) {
+        if let Fate::Keep { source, skip } = judge(&buffer[start..end]) {
             let payload = start + skip..end;
             if sifted.source.is_none() {
                 sifted = Sifted { len: 0, stride: stride - skip, source: Some(source) };
@@ -75,7 +75,7 @@ mod tests {
     }
 
     /// Datagrams whose first byte is the port of their source (0: drop) and whose second is the length of their envelope.
-    fn judge(datagram: &mut [u8]) -> Fate {
+    fn judge(datagram: &[u8]) -> Fate {
         match datagram[0] {
             0 => Fate::Gone,
             port => Fate::Keep { source: source(u16::from(port)), skip: usize::from(datagram[1]) },

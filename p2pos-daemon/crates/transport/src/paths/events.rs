@@ -116,10 +116,14 @@ fn translate(event: noq::PathEvent) -> Option<PathEvent> {
             FakeAddr::of(address.ip()).is_none().then_some(PathEvent::Observed { id, address })
         }
         // The end of an abandoned path's statistics; and, since noq may add events, whatever it adds.
-        _ => None,
+        noq::PathEvent::Discarded { .. } | _ => None,
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "noq's type, which has a deprecated reason and may get more"
+)]
 fn reason_of(reason: &noq_proto::PathAbandonReason) -> Abandoned {
     match reason {
         noq_proto::PathAbandonReason::ApplicationClosed { .. } => Abandoned::ByUs,

@@ -28,6 +28,11 @@ const PATH_IDS_AHEAD: u32 = 64;
 /// How often a path is looked at while an answer is awaited.
 const PULSE_LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// How long a new path waits for the ids that the peer has to send before it, and how often it looks. They come a round
+/// trip after the handshake, and a round trip after a path was closed.
+const IDS_AWAITED: Duration = Duration::from_secs(1);
+const IDS_LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// Names a path within its connection; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathId(noq::PathId);
@@ -116,7 +121,7 @@ pub enum PathError {
     /// The last path cannot be closed; close the connection instead.
     #[error("the last path cannot be closed")]
     Last,
-    /// As many paths are open as the two sides allow, or the peer has not sent the ids for another yet: worth a retry.
+    /// As many paths are open as the two sides allow.
     #[error("no more paths can be opened now")]
     Limit,
     /// Nothing may be sent there.
@@ -168,7 +173,8 @@ impl Connection {
 }
 
 impl Paths {
-    /// All paths that are open or being opened, oldest first.
+    /// All paths that are open or being opened, oldest first. One that was closed stays in the list for three round trips,
+    /// while packets of it may still arrive; [`PathEvent::Abandoned`] tells at once.
     #[must_use]
     pub fn list(&self) -> Vec<PathState> {
         let mut ids = 0..PATH_IDS_AHEAD;
@@ -208,7 +214,8 @@ impl Paths {
     }
 
     /// Opens a path to `remote`, a real or a made-up address, and waits until the peer has answered over it; if there is
-    /// one already, says which. It begins with the status given.
+    /// one already, says which. It begins with the status given. Right after the handshake, and when paths were just
+    /// closed, it first waits up to a second for the peer to allow one more.
     ///
     /// Cancel-safe in that the path goes on being opened; [`PathEvent::Opened`] tells.
     ///
@@ -220,8 +227,14 @@ impl Paths {
         if (is_real && !is_sendable(real_address(remote))) || !self.connection.shared().can_reach(remote) {
             return Err(PathError::Unsendable(remote));
         }
-        let path = self.noq().open_path_ensure(remote, status.to_noq()).await?;
-        Ok(PathId(path.id()))
+        let started = Instant::now();
+        loop {
+            let opened = self.noq().open_path_ensure(remote, status.to_noq()).await;
+            match opened.map_err(PathError::from) {
+                Err(PathError::Limit) if started.elapsed() < IDS_AWAITED => sleep(IDS_LOOK_EVERY).await,
+                other => return Ok(PathId(other?.id())),
+            }
+        }
     }
 
     /// Says whether our data may take the path, and tells the peer.

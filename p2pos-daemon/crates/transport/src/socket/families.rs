@@ -57,7 +57,7 @@ impl Families {
 
     /// Builds anew every socket that is missing or broken, on the port it had where that is still free.
     pub(super) fn heal(&mut self, listen: Listen, alarm: &Arc<Notify>) -> Result<(), BindError> {
-        let port = listen.port.or(self.port());
+        let port = listen.port.or_else(|| self.port());
         let (ipv4, ipv6) = (listen.ipv4.map(IpAddr::V4), listen.ipv6.map(IpAddr::V6));
         // The failure of one family must not keep the other from healing.
         let healed = [heal_one(&mut self.v6, ipv6, port, alarm), heal_one(&mut self.v4, ipv4, port, alarm)];

@@ -147,7 +147,13 @@ impl Family {
         self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit))
     }
 
-    /// Sends a message made of several buffers, or with a hop limit of its own. Never waits.
+    /// Sends a single datagram, or not. Asks the kernel and not tokio, which believes a new socket to be busy until its
+    /// first turn.
+    pub(super) fn send_at_once(&self, message: &Message<'_>) -> io::Result<()> {
+        message::send(&self.io, message)
+    }
+
+    /// Sends a message made of several buffers.
     pub(super) fn try_send_pieces(&self, message: &Message<'_>) -> io::Result<()> {
         let sent = self.io.try_io(Interest::WRITABLE, || message::send(&self.io, message));
         // EIO and EINVAL (5, 22): the device cannot segment, as in noq-udp.

@@ -96,31 +96,24 @@ impl Mux {
         if count == 0 { Poll::Pending } else { Poll::Ready(count) }
     }
 
-    fn poll_family(
+    fn poll_entry(
         &mut self,
-        family: &Family,
-        guess: Option<&Guess>,
+        entry: Entry<'_>,
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<usize> {
-        let received = family.poll_recv(cx, bufs, metas, &self.shared.counters.receive_failures);
+        let received = entry.family.poll_recv(cx, bufs, metas, &self.shared.counters.receive_failures);
         if let Poll::Ready(count) = received {
             for (buf, meta) in bufs.iter_mut().zip(metas).take(count) {
-                self.sort_out(buf, meta, family, guess);
+                self.sort_out(buf, meta, entry);
             }
         }
         received
     }
 
     /// Leaves in a received batch what noq shall see, under the source that noq shall see.
-    fn sort_out(
-        &mut self,
-        buf: &mut IoSliceMut<'_>,
-        meta: &mut RecvMeta,
-        family: &Family,
-        guess: Option<&Guess>,
-    ) {
+    fn sort_out(&mut self, buf: &mut IoSliceMut<'_>, meta: &mut RecvMeta, entry: Entry<'_>) {
         let Self { shared, spilled, .. } = self;
         let from = meta.addr;
         if FakeAddr::of(from.ip()).is_some() {
@@ -128,12 +121,12 @@ impl Mux {
             meta.len = 0;
             return;
         }
-        let entry = Entry { shared, family, guess, from };
+        let guest = Guest { shared, entry, from };
         let ecn = meta.ecn;
         let sifted = sift(
             &mut buf[..meta.len],
             meta.stride,
-            |datagram| entry.judge(datagram),
+            |datagram| guest.judge(datagram),
             |source, packet| spilled.push_back(Spilled { source, ecn, packet: packet.to_vec() }),
         );
         meta.len = sifted.len;
@@ -155,17 +148,24 @@ fn fill(buf: &mut IoSliceMut<'_>, packet: &[u8], source: SocketAddr) -> RecvMeta
     meta
 }
 
-/// How a datagram came in.
+/// A socket by which datagrams come in.
+#[derive(Clone, Copy)]
 struct Entry<'a> {
-    shared: &'a Shared,
     family: &'a Family,
+    /// If it is a guess socket.
     guess: Option<&'a Guess>,
+}
+
+/// Whoever comes in.
+struct Guest<'a> {
+    shared: &'a Shared,
+    entry: Entry<'a>,
     /// In its own family's form.
     from: SocketAddr,
 }
 
-impl Entry<'_> {
-    fn judge(&self, datagram: &mut [u8]) -> Fate {
+impl Guest<'_> {
+    fn judge(&self, datagram: &[u8]) -> Fate {
         let class = classify(datagram);
         match class {
             Class::Quic if self.shared.callers.admits(datagram) => self.source(),
@@ -187,7 +187,7 @@ impl Entry<'_> {
 
     /// A QUIC packet as it is: from where it came, unless it came by a guess socket, which serves one address.
     fn source(&self) -> Fate {
-        match self.guess {
+        match self.entry.guess {
             None => Fate::Keep { source: mapped_address(self.from), skip: 0 },
             Some(guess) if guess.remote == self.from => {
                 Fate::Keep { source: guess.fake.socket_addr(), skip: 0 }
@@ -207,7 +207,7 @@ impl Entry<'_> {
                 Fate::Keep { source, skip: HEAD_BYTES }
             }
             Some(Received::Answer(answer)) => {
-                self.shared.send_now(self.family, self.from, &answer, None).ok();
+                self.shared.send_now(self.entry.family, self.from, &answer, None).ok();
                 Fate::Gone
             }
             Some(Received::Noted) => Fate::Gone,
@@ -220,7 +220,7 @@ impl Entry<'_> {
 
     fn offer(&self, class: Class, datagram: &[u8]) {
         let Some(kind) = kind_of(class) else { return };
-        let source = Source { from: self.from, via: self.guess.map(|guess| guess.fake) };
+        let source = Source { from: self.from, via: self.entry.guess.map(|guess| guess.fake) };
         match lock(&self.shared.gate).offer(kind, datagram, source, now()) {
             Offered::Taken => {}
             Offered::Dropped => self.shared.counters.probe.count(),
@@ -302,12 +302,17 @@ impl AsyncUdpSocket for Mux {
         self.turn = (self.turn + 1) % sources;
         for source in (self.turn..sources).chain(0..self.turn) {
             let received = match source {
-                0 => v6.as_ref().map(|family| self.poll_family(family, None, cx, bufs, metas)),
-                1 => v4.as_ref().map(|family| self.poll_family(family, None, cx, bufs, metas)),
+                0 => v6
+                    .as_deref()
+                    .map(|family| self.poll_entry(Entry { family, guess: None }, cx, bufs, metas)),
+                1 => v4
+                    .as_deref()
+                    .map(|family| self.poll_entry(Entry { family, guess: None }, cx, bufs, metas)),
                 2 => Some(self.poll_inbound(cx, bufs, metas)),
                 _ => {
-                    let guess = &guesses[source - 3];
-                    Some(self.poll_family(&guess.family, Some(guess), cx, bufs, metas))
+                    let guess = &*guesses[source - 3];
+                    let entry = Entry { family: &guess.family, guess: Some(guess) };
+                    Some(self.poll_entry(entry, cx, bufs, metas))
                 }
             };
             if let Some(Poll::Ready(count)) = received {
@@ -332,5 +337,107 @@ impl AsyncUdpSocket for Mux {
 
     fn may_fragment(&self) -> bool {
         self.shared.families().all().any(|family| family.may_fragment())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use p2pos_identity::SecretKey;
+    use p2pos_noise_quic::probe::StrangerFilter;
+    use p2pos_relay::{FlowEnd, FlowKey, PAYLOAD_BYTES_MIN, Tag, Vni, encode_head};
+
+    use super::*;
+    use crate::{mux::flow::RelayFlow, socket::Listen};
+
+    const RELAY: ([u8; 4], u16) = ([192, 0, 2, 1], 9);
+    const FRAME_BYTES: usize = HEAD_BYTES + PAYLOAD_BYTES_MIN;
+
+    fn mux() -> Mux {
+        let listen = Listen { port: None, ipv4: Some(Ipv4Addr::LOCALHOST), ipv6: None };
+        Shared::bind(listen, StrangerFilter::new(&SecretKey::from_seed([1; 32]))).unwrap().1
+    }
+
+    fn add_flow(mux: &Mux, number: u32) -> SocketAddr {
+        let end = FlowEnd::new(Vni::new(number).unwrap(), FlowKey::new([1; 16]), Tag([2; 8]));
+        mux.shared.add_relay_flow(RelayFlow { relay: RELAY.into(), end }).unwrap().socket_addr()
+    }
+
+    fn frame(number: u32, accept: u8, fill: u8) -> Vec<u8> {
+        let head = encode_head(Vni::new(number).unwrap(), 1, Tag([accept; 8]));
+        let mut packet = [fill; PAYLOAD_BYTES_MIN];
+        packet[0] = 0x40;
+        [&head[..], &packet].concat()
+    }
+
+    /// Feeds a batch as the kernel would, and returns what noq gets: (source, bytes, size of each).
+    fn feed(mux: &mut Mux, batch: &[u8], from: SocketAddr) -> Vec<(SocketAddr, Vec<u8>, usize)> {
+        let mut bytes = vec![0; 65_536];
+        bytes[..batch.len()].copy_from_slice(batch);
+        let mut meta = RecvMeta::default();
+        (meta.addr, meta.len, meta.stride) = (from, batch.len(), FRAME_BYTES);
+        let family = mux.shared.families().v4.clone().unwrap();
+        let mut buf = IoSliceMut::new(&mut bytes);
+        mux.sort_out(&mut buf, &mut meta, Entry { family: &family, guess: None });
+        let mut got = vec![(meta.addr, buf[..meta.len].to_vec(), meta.stride)];
+        let (mut bytes, mut metas) = ([0; 2_048], [RecvMeta::default()]);
+        while mux.take_spilled(&mut [IoSliceMut::new(&mut bytes)], &mut metas) == 1 {
+            got.push((metas[0].addr, bytes[..metas[0].len].to_vec(), metas[0].stride));
+        }
+        got.retain(|(_, bytes, _)| !bytes.is_empty());
+        got
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_several_flows_reaches_noq_flow_by_flow_and_without_envelopes() {
+        let mut mux = mux();
+        let (one, two) = (add_flow(&mux, 1), add_flow(&mux, 2));
+        let batch = [frame(1, 2, 7), frame(2, 2, 8), frame(1, 2, 9)].concat();
+        let got = feed(&mut mux, &batch, RELAY.into());
+        let packet = |fill| [&[0x40][..], &[fill; PAYLOAD_BYTES_MIN - 1]].concat();
+        let joined = [packet(7), packet(9)].concat();
+        assert_eq!(got, [(one, joined, PAYLOAD_BYTES_MIN), (two, packet(8), PAYLOAD_BYTES_MIN)]);
+    }
+
+    #[tokio::test]
+    async fn frames_with_a_wrong_tag_of_no_flow_or_from_elsewhere_are_dropped() {
+        let mut mux = mux();
+        add_flow(&mux, 1);
+        let elsewhere = SocketAddr::from(([192, 0, 2, 2], 9));
+        for (bytes, from) in [
+            (frame(1, 3, 7), RELAY.into()),
+            (frame(2, 2, 7), RELAY.into()),
+            (frame(1, 2, 7), elsewhere),
+            (frame(1, 2, 7)[..FRAME_BYTES - 1].to_vec(), RELAY.into()),
+        ] {
+            assert!(feed(&mut mux, &bytes, from).is_empty(), "{bytes:?} from {from}");
+        }
+        assert_eq!(mux.shared.counters().relay, 4);
+    }
+
+    #[tokio::test]
+    async fn nothing_from_the_network_comes_with_a_made_up_source() {
+        let mut mux = mux();
+        let fake = add_flow(&mux, 1);
+        let mut packet = vec![7; FRAME_BYTES];
+        packet[0] = 0x40;
+        assert!(feed(&mut mux, &packet, fake).is_empty());
+        assert_eq!(mux.shared.counters().forged, 1);
+        assert_eq!(feed(&mut mux, &packet, RELAY.into()).len(), 1, "an honest source passes");
+    }
+
+    #[tokio::test]
+    async fn a_probe_within_a_batch_of_quic_reaches_its_reader() {
+        let mut mux = mux();
+        let mut probes = mux.shared.take_probes().unwrap();
+        let mut batch = vec![7; 3 * FRAME_BYTES];
+        (batch[0], batch[FRAME_BYTES], batch[2 * FRAME_BYTES]) = (0x40, crate::GUESS, 0x40);
+        let got = feed(&mut mux, &batch, RELAY.into());
+        assert_eq!(got.len(), 1);
+        assert_eq!((got[0].1.len(), got[0].2), (2 * FRAME_BYTES, FRAME_BYTES));
+        let probe = probes.next().await.unwrap();
+        assert_eq!((probe.from, probe.bytes.len()), (RELAY.into(), FRAME_BYTES));
+        assert!(mux.shared.take_probes().is_none(), "one reader only");
     }
 }

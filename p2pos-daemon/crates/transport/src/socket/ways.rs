@@ -203,9 +203,9 @@ impl Shared {
         if class == Class::Stun {
             lock(&self.gate).note_asked(to, now());
         }
-        self.send_now(&family, to, probe, ttl).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => ProbeError::Busy,
-            _ => ProbeError::Refused(error.to_string()),
+        self.send_now(&family, to, probe, ttl).map_err(|error| {
+            let is_busy = error.kind() == io::ErrorKind::WouldBlock;
+            if is_busy { ProbeError::Busy } else { ProbeError::Refused(error.to_string()) }
         })
     }
 
@@ -218,7 +218,7 @@ impl Shared {
         ttl: Option<u8>,
     ) -> io::Result<()> {
         let slices = [IoSlice::new(datagram)];
-        let sent = family.try_send_pieces(&Message { to, slices: &slices, segment: None, ecn: None, ttl });
+        let sent = family.send_at_once(&Message { to, slices: &slices, segment: None, ecn: None, ttl });
         if sent.is_err() {
             self.counters.send_failures.count();
         }
