@@ -25,6 +25,8 @@ struct Arguments {
 enum What {
     /// Let two judges look at every NAT: is it the kind that it is said to be?
     Prove(cli::prove::ProveArguments),
+    /// Try every pair of kinds with real daemons: is the path the one that we promise?
+    Matrix(cli::matrix::MatrixArguments),
     /// Build sites and leave them standing until Ctrl-C, for looking around by hand
     Stand(cli::stand::StandArguments),
     /// Join two network namespaces by a wire of chosen delay, jitter, loss and rate
@@ -56,6 +58,7 @@ fn main() -> Result<ExitCode> {
 async fn run(what: What) -> Result<ExitCode> {
     match what {
         What::Prove(arguments) => cli::prove::run(arguments).await,
+        What::Matrix(arguments) => cli::matrix::run(arguments).await,
         What::Stand(arguments) => cli::stand::run(&arguments).await,
         What::Wire(arguments) => {
             tokio::task::spawn_blocking(move || p2pos_natlab::wire::cli::run(&arguments)).await??;

@@ -134,6 +134,14 @@ fn three_routers_in_a_row_still_lead_to_the_internet() {
 }
 
 #[test]
+fn a_site_can_follow_another_at_once_under_the_same_name() {
+    let lab = Lab::new().unwrap();
+    for _ in 0..30 {
+        drop(lab.site(&Kind::Home.site("x")).unwrap());
+    }
+}
+
+#[test]
 fn nothing_is_left_of_a_lab_that_was_dropped() {
     let lab = Lab::new().unwrap();
     let site = lab.site(&Kind::CarrierOverHome.site("x")).unwrap();

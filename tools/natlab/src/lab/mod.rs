@@ -39,9 +39,16 @@ pub struct Lab {
 struct Inside {
     claim: Claim,
     core: Namespace,
-    /// Which sites' numbers are taken.
-    numbers: Mutex<[bool; SITES_MAX as usize]>,
+    numbers: Mutex<Numbers>,
     landmarks: Mutex<u8>,
+}
+
+/// Sites' numbers: which are taken, and which came last. A number rests as long as possible, for packets of its last bearer may be on
+/// their way.
+#[derive(Debug)]
+struct Numbers {
+    taken: [bool; SITES_MAX as usize],
+    last: u8,
 }
 
 /// A public host that peers know: an observer, a relay, a judge. It has two addresses of each IP.
@@ -71,7 +78,7 @@ impl Lab {
         let inside = Inside {
             claim,
             core,
-            numbers: Mutex::new([false; SITES_MAX as usize]),
+            numbers: Mutex::new(Numbers { taken: [false; SITES_MAX as usize], last: 0 }),
             landmarks: Mutex::new(0),
         };
         Ok(Self { inside: Arc::new(inside) })
@@ -155,15 +162,17 @@ impl Lab {
     fn take_number(&self) -> Result<u8> {
         let mut numbers = self.inside.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         // Number 0 stays free: an address with it looks like a network's own.
-        let free = (1..SITES_MAX).find(|&number| !numbers[usize::from(number)]);
+        let mut in_turn = (numbers.last + 1..SITES_MAX).chain(1..=numbers.last);
+        let free = in_turn.find(|&number| !numbers.taken[usize::from(number)]);
         let number = free.with_context(|| format!("{SITES_MAX} sites stand already"))?;
-        numbers[usize::from(number)] = true;
+        numbers.taken[usize::from(number)] = true;
+        numbers.last = number;
         Ok(number)
     }
 
     fn give_back_number(&self, number: u8) {
         let mut numbers = self.inside.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        numbers[usize::from(number)] = false;
+        numbers.taken[usize::from(number)] = false;
     }
 }
 

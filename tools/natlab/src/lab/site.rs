@@ -357,6 +357,8 @@ impl Drop for BuiltSite {
     fn drop(&mut self) {
         // The wire holds its interfaces: it goes first. What cannot be removed now is the lab's to remove.
         self.line = None;
+        // A cable dies with its namespace, but some time later; the next site of this number wants the name at once.
+        drop(self.lab.core().ip(&[format!("link del {}", self.interface_in_core())]));
         drop(remove_namespaces(&self.prefix));
         self.lab.give_back_number(self.number);
     }

@@ -1,0 +1,204 @@
+//! Every pair of kinds, in both directions: two real daemons behind real NATs, a stream between their plugins, and the path that it must take.
+//!
+//! A cell passes only if the path is the one promised ([`crate::promise`]), by the counters of the hosts and by the daemon's own word; that
+//! bytes came through proves nothing. A cell whose promise rests on a part that is not built is reported as missing, and is no pass.
+
+mod cell;
+mod picture;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use p2pos_traversal::predict::Expected;
+use serde::{Serialize, Serializer};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+pub use self::cell::{Measured, Seen, SeenPath};
+pub use self::picture::svg;
+use crate::people::{Program, World};
+use crate::promise::{self, BUILT, Part};
+use crate::topology::Kind;
+
+/// Cells at the same time on two cores: most of a cell is waiting. More make first bytes late; fewer leave cores idle.
+pub const CELLS_AT_ONCE: usize = 4;
+
+/// Who dials whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Pair {
+    /// The one who opens the stream.
+    pub from: Kind,
+    /// The one who accepts it.
+    pub to: Kind,
+}
+
+/// How a cell ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The promise was kept.
+    Passed(Measured),
+    /// It was not.
+    Failed {
+        /// In which way.
+        why: Vec<String>,
+        /// What was measured, as far as the cell came.
+        measured: Option<Measured>,
+    },
+    /// It was not tried, because a part that it rests on is not built.
+    Missing {
+        /// That part.
+        part: Part,
+    },
+}
+
+/// One cell with its result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CellReport {
+    /// Who dials whom.
+    #[serde(flatten)]
+    pub pair: Pair,
+    /// What is promised.
+    #[serde(serialize_with = "expected_word")]
+    pub expected: Expected,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// All cells.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Names this form: members are only added.
+    pub schema: &'static str,
+    /// In the order in which they were asked for.
+    pub cells: Vec<CellReport>,
+    /// The whole run, in milliseconds.
+    pub took_ms: u128,
+}
+
+/// How many cells ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Score {
+    /// The promise was kept.
+    pub passed: usize,
+    /// It was not.
+    pub failed: usize,
+    /// It was not tried.
+    pub missing: usize,
+}
+
+/// What to run.
+#[derive(Debug)]
+pub struct Plan {
+    /// The program that users run.
+    pub program: Program,
+    /// The cells.
+    pub pairs: Vec<Pair>,
+    /// Also tries cells that rest on parts which are not built; they will fail.
+    pub tries_all: bool,
+    /// Cells at the same time.
+    pub at_once: usize,
+}
+
+/// Every pair of these, in both directions, and each with itself.
+#[must_use]
+pub fn pairs_of(kinds: &[Kind]) -> Vec<Pair> {
+    kinds.iter().flat_map(|&from| kinds.iter().map(move |&to| Pair { from, to })).collect()
+}
+
+/// Runs the cells and tells of each as it ends.
+///
+/// # Errors
+/// The world cannot be built. What fails in a cell is that cell's result.
+pub async fn run(plan: Plan, tell: mpsc::Sender<CellReport>) -> Result<Report> {
+    let begun = Instant::now();
+    let world = Arc::new(World::new(&plan.program).await?);
+    let places = Arc::new(Semaphore::new(plan.at_once.max(1)));
+    let mut running = JoinSet::new();
+    for (number, pair) in plan.pairs.into_iter().enumerate() {
+        let (world, places, tell) = (Arc::clone(&world), Arc::clone(&places), tell.clone());
+        let tries_all = plan.tries_all;
+        running.spawn(async move {
+            let part = promise::needs(pair.from, pair.to);
+            let expected = promise::expected(pair.from, pair.to);
+            let outcome = if tries_all || BUILT.contains(&part) {
+                let place = places.acquire().await;
+                let outcome = cell::run(&world, pair, number).await;
+                drop(place);
+                outcome
+            } else {
+                Outcome::Missing { part }
+            };
+            let report = CellReport { pair, expected, outcome };
+            // Whoever was listening may have left; the report is complete without.
+            tell.send(report.clone()).await.ok();
+            (number, report)
+        });
+    }
+    let mut cells = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        cells.push(ended?);
+    }
+    cells.sort_by_key(|(number, _)| *number);
+    let cells = cells.into_iter().map(|(_, cell)| cell).collect();
+    Ok(Report { schema: "p2pos.natlab-matrix/1", cells, took_ms: begun.elapsed().as_millis() })
+}
+
+impl Report {
+    /// Counts.
+    #[must_use]
+    pub fn score(&self) -> Score {
+        let mut score = Score::default();
+        for cell in &self.cells {
+            match cell.outcome {
+                Outcome::Passed(_) => score.passed += 1,
+                Outcome::Failed { .. } => score.failed += 1,
+                Outcome::Missing { .. } => score.missing += 1,
+            }
+        }
+        score
+    }
+}
+
+/// By when a path must be there. Targets are tighter (`docs/natlab.md`); these are where patience ends on a loaded machine.
+fn deadline(expected: Expected) -> Duration {
+    match expected {
+        Expected::Direct | Expected::DirectWithOpener => Duration::from_secs(10),
+        Expected::DirectByGuess => Duration::from_secs(25),
+        // So long it must stay as promised: an upgrade that comes later is still an upgrade, but punching is over by then.
+        Expected::Relayed | Expected::TcpRelayed => Duration::from_secs(4),
+    }
+}
+
+fn expected_word<S: Serializer>(expected: &Expected, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(promise::word(*expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_tried_is_never_a_pass() {
+        let pair = Pair { from: Kind::Home, to: Kind::Random };
+        let outcome = Outcome::Missing { part: Part::Guessing };
+        let cell = CellReport { pair, expected: Expected::DirectByGuess, outcome };
+        let report = Report { schema: "p2pos.natlab-matrix/1", cells: vec![cell], took_ms: 0 };
+        assert_eq!(report.score(), Score { passed: 0, failed: 0, missing: 1 });
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["cells"][0]["outcome"], "missing");
+        assert_eq!(json["cells"][0]["from"], "home");
+        assert_eq!(json["cells"][0]["expected"], "direct-by-guess");
+    }
+
+    #[test]
+    fn every_pair_is_there_in_both_directions() {
+        let pairs = pairs_of(&[Kind::Home, Kind::Public]);
+        assert_eq!(pairs.len(), 4);
+        assert!(pairs.contains(&Pair { from: Kind::Home, to: Kind::Public }));
+        assert!(pairs.contains(&Pair { from: Kind::Public, to: Kind::Home }));
+        assert_eq!(pairs_of(&Kind::ALL).len(), Kind::ALL.len() * Kind::ALL.len());
+    }
+}

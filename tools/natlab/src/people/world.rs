@@ -1,0 +1,193 @@
+//! A small world: the Internet, a relay and two observers on it, and whoever moves in.
+//!
+//! How people come to know each other stands here and nowhere else ([`World::introduce`]): today by typing addresses.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::time::timeout;
+
+use super::daemon::{Daemon, Program};
+use super::plugin::Plugin;
+use crate::lab::{BuiltSite, Lab, Landmark};
+use crate::topology::{Kind, Site};
+use crate::watch;
+
+/// The relay's port, UDP and TCP: the one that is let out last.
+const RELAY_PORT: &str = "443";
+/// A newcomer's first words to the landmarks: where UDP is blocked nobody answers, and the test goes on without.
+const GREETING_WITHIN: Duration = Duration::from_secs(2);
+
+/// The Internet with those whom everybody knows.
+#[derive(Debug)]
+pub struct World {
+    lab: Lab,
+    program: Program,
+    /// Forwards for anybody.
+    relay: Known,
+    /// Tell others how they are seen; unrelated to each other and to the relay.
+    observers: [Known; 2],
+}
+
+/// A daemon at a landmark.
+#[derive(Debug)]
+struct Known {
+    at: Landmark,
+    daemon: Daemon,
+}
+
+/// Somebody with a site, a daemon and a plugin.
+#[derive(Debug)]
+pub struct Person {
+    /// The plugin, which goes first.
+    pub plugin: Plugin,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// Where they live.
+    pub site: BuiltSite,
+    kind: Option<Kind>,
+}
+
+impl World {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// The lab cannot be built, or a daemon does not start.
+    pub async fn new(program: &Program) -> Result<Self> {
+        let lab = Lab::new()?;
+        let relay = Known::settle(
+            &lab,
+            program,
+            "relay",
+            &[("P2POS_RELAY_MODE", "community"), ("P2POS_NETWORK_PORT", RELAY_PORT)],
+        );
+        let (relay, one, other) = tokio::try_join!(
+            relay,
+            Known::settle(&lab, program, "observer1", &[]),
+            Known::settle(&lab, program, "observer2", &[]),
+        )?;
+        Ok(Self { lab, program: program.clone(), relay, observers: [one, other] })
+    }
+
+    /// The lab below.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Builds a site of that kind, with somebody in it.
+    ///
+    /// # Errors
+    /// The site cannot be built, or the daemon does not start.
+    pub async fn person(&self, name: &str, kind: Kind) -> Result<Person> {
+        let person = self.person_at(&kind.site(name)).await?;
+        Ok(Person { kind: Some(kind), ..person })
+    }
+
+    /// The same at a site of one's own design. The person knows the landmarks, and has greeted them: routers that want to have been called
+    /// have been.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn person_at(&self, plan: &Site) -> Result<Person> {
+        let site = self.lab.site(plan)?;
+        watch::start(&site.host().namespace)?;
+        let daemon = Daemon::start(&self.program, &self.lab, &site.host().namespace, &plan.name, &[]).await?;
+        let plugin = Plugin::at(&daemon).await?;
+        plugin.serve_echo().await?;
+        for known in self.landmarks() {
+            daemon.knows(&known.daemon, &known.addresses(plan.stack.has_v4(), plan.stack.has_v6())).await?;
+        }
+        let [relay, one, other] = self.landmarks();
+        let greetings = async {
+            tokio::join!(
+                daemon.reaches(&relay.daemon),
+                daemon.reaches(&one.daemon),
+                daemon.reaches(&other.daemon)
+            )
+        };
+        if let Ok((a, b, c)) = timeout(GREETING_WITHIN, greetings).await {
+            // Whether anybody answered is the site's affair; that our own daemon works is ours.
+            for answered in [a, b, c] {
+                answered?;
+            }
+        }
+        Ok(Person { plugin, daemon, site, kind: None })
+    }
+
+    /// Makes two people know each other as their users would: `a` gets the addresses of `b` that are good from anywhere.
+    ///
+    /// # Errors
+    /// A daemon said no.
+    pub async fn introduce(&self, a: &Person, b: &Person) -> Result<()> {
+        a.daemon.knows(&b.daemon, &b.open_addresses()).await?;
+        b.daemon.knows(&a.daemon, &a.open_addresses()).await
+    }
+
+    /// Whether an address is the relay's.
+    #[must_use]
+    pub fn is_relay(&self, ip: IpAddr) -> bool {
+        self.relay.at.v4.contains(&ip) || self.relay.at.v6.contains(&ip)
+    }
+
+    fn landmarks(&self) -> [&Known; 3] {
+        let [one, other] = &self.observers;
+        [&self.relay, one, other]
+    }
+}
+
+impl Known {
+    async fn settle(lab: &Lab, program: &Program, name: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        let at = lab.landmark(name)?;
+        let daemon = Daemon::start(program, lab, &at.namespace, name, settings).await?;
+        Ok(Self { at, daemon })
+    }
+
+    fn addresses(&self, has_v4: bool, has_v6: bool) -> Vec<SocketAddr> {
+        let [v4, v6] = [(self.at.v4[0], has_v4), (self.at.v6[0], has_v6)];
+        [v4, v6]
+            .into_iter()
+            .filter(|(_, has)| *has)
+            .map(|(ip, _)| SocketAddr::new(ip, self.daemon.port))
+            .collect()
+    }
+}
+
+impl Person {
+    /// Addresses at which strangers reach this person without any preparation. A full cone keeps ports and is open to all once its
+    /// host has called anybody.
+    fn open_addresses(&self) -> Vec<SocketAddr> {
+        let at = |ip: Option<IpAddr>| ip.map(|ip| SocketAddr::new(ip, self.daemon.port));
+        let is_public = self.site.routers().is_empty();
+        if is_public {
+            let host = self.site.host();
+            return at(host.v4).into_iter().chain(at(host.v6)).collect();
+        }
+        if self.kind == Some(Kind::FullCone) {
+            at(self.site.outside_v4()).into_iter().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Leaves in good order: daemon first, then the site.
+    ///
+    /// # Errors
+    /// The daemon does not end by itself.
+    pub async fn leave(self) -> Result<()> {
+        let Self { plugin, daemon, site, .. } = self;
+        drop(plugin);
+        daemon.end().await?;
+        drop(site);
+        Ok(())
+    }
+
+    /// What this person's host has sent so far.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn sent(&self) -> Result<watch::Tally> {
+        watch::read(&self.site.host().namespace).context("read what a host has sent")
+    }
+}
