@@ -31,7 +31,8 @@ pub(crate) fn run(datagram: &[u8]) {
     assert!(!(is_initial && filter().admits(datagram)), "a stranger's Initial was admitted");
     if let Ok(frame) = p2pos_relay::decode(datagram) {
         assert!((PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&frame.payload.len()));
-        let written = [&p2pos_relay::encode_head(frame.vni, frame.counter, frame.tag)[..], frame.payload].concat();
+        let written =
+            [&p2pos_relay::encode_head(frame.vni, frame.counter, frame.tag)[..], frame.payload].concat();
         assert_eq!(written, datagram);
     }
 }

@@ -12,6 +12,8 @@ mod input;
 mod manifest;
 mod noise;
 mod peer;
+mod probe;
+mod relay;
 mod streams;
 
 /// One fuzz target.
@@ -32,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "noise-session", run: noise::run },
     Target { name: "peer-id-text", run: identity::run },
     Target { name: "peer-protocol", run: peer::run },
+    Target { name: "probe", run: probe::run },
+    Target { name: "relay", run: relay::run },
     Target { name: "stream-machine", run: streams::run_pair },
     Target { name: "stream-machine-hostile", run: streams::run_hostile },
 ];

@@ -1,9 +1,12 @@
-//! What another daemon sends at the start of a stream and in datagrams. Promises: the cutting into reads does not matter, what follows
-//! a message is left alone, what reads can be written and reads back the same.
+//! What another daemon sends at the start of a stream, on the streams of the daemons themselves, and in datagrams. Promises: the
+//! cutting into reads does not matter, what follows a message is left alone, what reads can be written and reads back the same.
 
 use bytes::Bytes;
 use p2pos_peer_protocol::datagram::{self, FlowId};
-use p2pos_peer_protocol::{Decoder, EndCode, Message, MessageError, StreamAnswer, StreamHello};
+use p2pos_peer_protocol::{
+    Decoder, EndCode, Message, MessageError, StreamAnswer, StreamHello, relay::RelayMessage,
+    signal::SignalMessage,
+};
 
 use crate::input::Input;
 
@@ -12,6 +15,8 @@ pub(crate) fn run(bytes: &[u8]) {
     let step = input.below(64) + 1;
     message::<StreamHello>(input.0, step);
     message::<StreamAnswer>(input.0, step);
+    message::<SignalMessage>(input.0, step);
+    message::<RelayMessage>(input.0, step);
     datagrams(input.0);
     let code = u64::from(input.number()) << 32 | u64::from(input.number());
     let end = EndCode::from_quic(code);

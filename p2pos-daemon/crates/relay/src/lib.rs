@@ -8,6 +8,7 @@
 //! | [`tcp`] | the same frames on a TCP connection |
 //! | `service` | [`Service`]: the relay's side: leases, circuits, forwarding, limits |
 //! | `bucket`, `window`, `address`, `stamp` | its parts: rates, replays, where it may send, work for strangers |
+//! | [`lease`], [`circuit`] | the user's side: two leases kept, and which relay carries what |
 //! | `queue` | [`ClassQueue`]: what waits for a full socket |
 //! | `mode` | [`RelayMode`], which the user sets |
 //!
@@ -16,8 +17,10 @@
 
 mod address;
 mod bucket;
+pub mod circuit;
 mod end;
 mod frame;
+pub mod lease;
 mod mac;
 mod mode;
 mod queue;
