@@ -26,7 +26,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "relay.mode",
         kind: Kind::OneOf(&["off", "contacts", "community"]),
         default: "off",
-        help: "for whom this computer forwards encrypted traffic; without effect until there is a relay",
+        help: "no effect yet: for whom this computer will forward encrypted traffic",
     },
     Key {
         name: "log.level",

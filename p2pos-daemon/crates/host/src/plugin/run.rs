@@ -175,7 +175,6 @@ impl Supervisor {
         }
         let launch = prepared.map_err(|reason| self.failed(reason))?;
         self.serve_commands();
-        self.log.life("run by its author");
         Ok(launch)
     }
 
