@@ -37,6 +37,7 @@ use crate::cli::Output;
 use crate::config::{Config, Loaded};
 use crate::lock::Lock;
 use crate::paths::Paths;
+use crate::vigil::Pulse;
 
 /// The first word of the hidden command under which the host starts this binary as its plugins' guard.
 pub(crate) const GUARD_WORD: &str = "__guard";
@@ -59,6 +60,7 @@ pub(crate) async fn run(
     settings: &Loaded,
     orders: Orders,
     output: Output,
+    pulse: Pulse,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut config = settings.config()?;
@@ -71,7 +73,7 @@ pub(crate) async fn run(
         warn!("relay.mode = {} has no effect: this version does not relay yet", config.relay);
     }
     let mut ending = Ending::watch(orders.until_stdin_closes)?;
-    let daemon = Daemon::start(&paths, &config).await?;
+    let daemon = Daemon::start(&paths, &config, pulse).await?;
     daemon.tell_ready(begun, output)?;
     ending.comes().await;
     tell_systemd(&[NotifyState::Stopping, NotifyState::Status("ending")]);
@@ -95,7 +97,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(paths: &Paths, config: &Config) -> Result<Self, Failure> {
+    async fn start(paths: &Paths, config: &Config, pulse: Pulse) -> Result<Self, Failure> {
         make_dirs(paths)?;
         let lock = Lock::take(&paths.lock_file())?;
         // Bound before the parts and served after them: who asks meanwhile waits for the answer.
@@ -113,7 +115,7 @@ impl Daemon {
         node_config.policy = people.policy(config.strangers);
         let node = Node::start(node_config).map_err(|error| Failure::failed(error.to_string()))?;
         node.expect(people.everybody());
-        let bridge = Bridge::new(node.clone(), people.contacts());
+        let bridge = Bridge::new(node.clone(), people.contacts(), pulse);
         let host = start_host(paths, config, &node, Arc::clone(&bridge)).await?;
         let parts = Parts { people, node, host, bridge: Arc::clone(&bridge) };
         let bridge = tokio::spawn(bridge.run(parts.host.clone()));

@@ -29,6 +29,7 @@ use self::args::{Command, CommandLine, Demo, Up};
 pub(crate) use self::output::Output;
 pub(crate) use self::units::micros;
 use crate::paths::{Paths, Surroundings};
+use crate::vigil::{self, Pulse};
 use crate::{app, demo};
 
 /// What every command has at hand.
@@ -88,12 +89,25 @@ fn done(line: CommandLine, output: Output) -> Result<(), Failure> {
 fn up(context: Context, up: &Up) -> Result<(), Failure> {
     let loaded = settings::load(&context)?;
     let orders = app::Orders { port: up.port, until_stdin_closes: up.until_stdin_closes };
-    on_runtime(app::run(context.paths, &loaded, orders, context.output))
+    let mut builder = runtime::Builder::new_current_thread();
+    let pulse = Pulse::default();
+    let vigil = vigil::keep(&mut builder, pulse.clone());
+    on(builder, async {
+        tokio::spawn(vigil);
+        app::run(context.paths, &loaded, orders, context.output, pulse).await
+    })
 }
 
 /// Runs one command on a runtime of its own, on this thread.
 fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = runtime::Builder::new_current_thread()
+    on(runtime::Builder::new_current_thread(), command)
+}
+
+fn on(
+    mut builder: runtime::Builder,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;

@@ -12,6 +12,7 @@ mod demo;
 mod lock;
 mod paths;
 mod tool;
+mod vigil;
 
 use std::process::ExitCode;
 

@@ -6,11 +6,13 @@ use p2pos_node::{Flow, FlowEnd, Lost, SendDatagramError};
 use tracing::debug;
 
 use super::words::{end_from_peer, end_to_peer};
+use crate::vigil::Pulse;
 
 /// Carries datagrams both ways until either side ends the flow.
-pub(super) async fn carry(plugin: PluginFlow, peer: Flow) {
+pub(super) async fn carry(plugin: PluginFlow, peer: Flow, pulse: &Pulse) {
     let (reader, writer, closer) = plugin.split();
     let ended = loop {
+        pulse.beat();
         tokio::select! {
             datagram = reader.recv() => match datagram {
                 Ok(datagram) => match peer.send(&datagram) {

@@ -23,11 +23,14 @@ use p2pos_node::{Event, Node, PeerState};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tracing::{debug, warn};
 
+use crate::vigil::Pulse;
+
 /// The joint. Made before the host, because the host asks it; told of the host as soon as that stands.
 #[derive(Debug)]
 pub(crate) struct Bridge {
     node: Node,
     contacts: Arc<Contacts>,
+    pulse: Pulse,
     host: OnceLock<Host>,
     /// Who is connected, kept here because `Network` must answer without waiting.
     connected: Mutex<BTreeMap<PeerId, PathKind>>,
@@ -37,9 +40,9 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// Makes the joint on the node's side. Nothing moves until `run`.
-    pub(crate) fn new(node: Node, contacts: Arc<Contacts>) -> Arc<Self> {
+    pub(crate) fn new(node: Node, contacts: Arc<Contacts>, pulse: Pulse) -> Arc<Self> {
         let events = Mutex::new(Some(node.events()));
-        Arc::new(Self { node, contacts, host: OnceLock::new(), connected: Mutex::default(), events })
+        Arc::new(Self { node, contacts, pulse, host: OnceLock::new(), connected: Mutex::default(), events })
     }
 
     /// Takes peers' streams to plugins and peers' events to who subscribed, until the node shuts down.
@@ -59,7 +62,7 @@ impl Bridge {
     async fn take_streams(&self, host: &Host) {
         while let Some(stream) = self.node.accept().await {
             let petname = self.petname(&stream.peer());
-            tokio::spawn(incoming::serve(host.clone(), stream, petname));
+            tokio::spawn(incoming::serve(host.clone(), stream, petname, self.pulse.clone()));
         }
     }
 
@@ -133,7 +136,7 @@ impl Bridge {
 
 impl Network for Bridge {
     fn open(&self, request: OpenRequest, answer: OpenAnswer) {
-        tokio::spawn(opening::open(self.node.clone(), request, answer));
+        tokio::spawn(opening::open(self.node.clone(), request, answer, self.pulse.clone()));
     }
 
     fn contacts(&self) -> Vec<ContactInfo> {
@@ -203,7 +206,7 @@ mod tests {
         resolver.set(there.peer_id(), vec![address]).unwrap();
         here.ping(there.peer_id(), 1, Duration::ZERO).await.unwrap();
         let contacts = Arc::new(Contacts::open(&dir.path().join("contacts")).unwrap());
-        (Bridge::new(here, contacts), there)
+        (Bridge::new(here, contacts, Pulse::default()), there)
     }
 
     async fn until(mut holds: impl FnMut() -> bool) {

@@ -11,23 +11,25 @@ use tracing::debug;
 
 use super::{
     flow,
-    pump::{self, Outbound},
+    pump::{self, Inbound, Outbound},
     words,
 };
+use crate::vigil::Pulse;
 
 /// Opens at the node, answers the plugin, and carries until the end. Runs as a task of its own.
 ///
 /// Whatever ends this before the peer has answered drops the node's half-open stream, and the peer forgets it.
-pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswer) {
+pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswer, pulse: Pulse) {
+    pulse.beat();
     let (peer, kind) = (request.peer, request.kind);
     let wanted = p2pos_node::OpenRequest::new(peer, request.protocols)
         .kind(words::kind_to_peer(kind))
         .timeout(request.timeout);
     let cancelled = answer.cancelled();
     let failed = match kind {
-        Kind::Stream => match open_stream(&node, wanted, &mut answer, cancelled).await {
+        Kind::Stream => match open_stream(&node, wanted, (&mut answer, cancelled), &pulse).await {
             None => return,
-            Some(Ok((answered, outbound))) => return join_stream(answered, outbound, answer).await,
+            Some(Ok((answered, outbound))) => return join_stream(answered, outbound, answer, pulse).await,
             Some(Err(error)) => error,
         },
         Kind::Datagram => {
@@ -36,7 +38,7 @@ pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswe
                 () = cancelled => return,
             };
             match opened {
-                Ok(opened) => return join_flow(opened, answer).await,
+                Ok(opened) => return join_flow(opened, answer, &pulse).await,
                 Err(error) => error,
             }
         }
@@ -49,8 +51,8 @@ pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswe
 async fn open_stream(
     node: &Node,
     wanted: p2pos_node::OpenRequest,
-    answer: &mut OpenAnswer,
-    cancelled: impl Future<Output = ()>,
+    (answer, cancelled): (&mut OpenAnswer, impl Future<Output = ()>),
+    pulse: &Pulse,
 ) -> Option<Result<(Answered, Outbound), OpenError>> {
     let mut cancelled = pin!(cancelled);
     let opening = tokio::select! {
@@ -61,7 +63,7 @@ async fn open_stream(
         Ok(opening) => opening,
         Err(error) => return Some(Err(error)),
     };
-    let mut outbound = Outbound::new(send);
+    let mut outbound = Outbound::new(send, pulse.clone());
     let answered = tokio::select! {
         answered = wait_and_carry(theirs, &mut outbound, answer) => answered,
         () = cancelled => return None,
@@ -85,10 +87,10 @@ async fn wait_and_carry(
     }
 }
 
-async fn join_stream(answered: Answered, mut outbound: Outbound, answer: OpenAnswer) {
+async fn join_stream(answered: Answered, mut outbound: Outbound, answer: OpenAnswer, pulse: Pulse) {
     let Answered { protocol, path, mut recv } = answered;
     match answer.opened(info(protocol, path, 0)).await {
-        Ok(PluginEnd::Stream(plugin)) => pump::pump(plugin, outbound, recv).await,
+        Ok(PluginEnd::Stream(plugin)) => pump::pump(plugin, outbound, (recv, Inbound::new(pulse))).await,
         // The plugin has left meanwhile (a flow never comes here): the peer hears that its owner is gone.
         Ok(PluginEnd::Flow(_)) | Err(_) => {
             outbound.reset(words::PLUGIN_GONE);
@@ -97,13 +99,13 @@ async fn join_stream(answered: Answered, mut outbound: Outbound, answer: OpenAns
     }
 }
 
-async fn join_flow(opened: Opened, answer: OpenAnswer) {
+async fn join_flow(opened: Opened, answer: OpenAnswer, pulse: &Pulse) {
     let Opened { protocol, path, channel } = opened;
     // A stream never comes here; dropping it would tell the peer 403.
     let Channel::Flow(peer) = channel else { return };
     let datagram_max = u32::try_from(peer.bytes_max()).unwrap_or(u32::MAX);
     match answer.opened(info(protocol, path, datagram_max)).await {
-        Ok(PluginEnd::Flow(plugin)) => flow::carry(plugin, peer).await,
+        Ok(PluginEnd::Flow(plugin)) => flow::carry(plugin, peer, pulse).await,
         Ok(PluginEnd::Stream(_)) | Err(_) => peer.close(Some(EndCode::PLUGIN_GONE)),
     }
 }

@@ -13,6 +13,7 @@ use p2pos_host::{End, Ended, PluginReader, PluginStream, PluginWriter};
 use p2pos_node::{RecvHalf, SendEnd, SendHalf, Stopped, StreamEnd};
 
 use super::words::{end_from_peer, end_to_peer};
+use crate::vigil::Pulse;
 
 /// Chunks moved at once. QUIC hands out one chunk per packet, so this is 46 KiB at the usual packet size and 286 KiB at
 /// the largest: enough to fill a Data frame or a burst of segments. Half would double the wake-ups of a bulk stream,
@@ -32,10 +33,14 @@ pub(super) enum Direction {
     Remote(End),
 }
 
-/// Carries one stream until it has ended both ways, `outbound` perhaps being under way already.
-pub(super) async fn pump(plugin: PluginStream, mut outbound: Outbound, mut recv: RecvHalf) {
+/// Carries one stream until it has ended both ways; either way may be under way already.
+pub(super) async fn pump(
+    plugin: PluginStream,
+    mut outbound: Outbound,
+    (mut recv, mut inbound): (RecvHalf, Inbound),
+) {
     let (mut reader, mut writer, closer) = plugin.split();
-    let (out, back) = tokio::join!(outbound.run(&mut reader), inbound(&mut recv, &mut writer));
+    let (out, back) = tokio::join!(outbound.run(&mut reader), inbound.run(&mut recv, &mut writer));
     // A reset by the remote side outweighs one by the plugin: it is what the plugin does not know yet.
     closer.close(match (out, back) {
         (Direction::Remote(end), _) | (_, Direction::Remote(end)) => Ended::ResetByRemote(end),
@@ -57,13 +62,14 @@ pub(super) struct Outbound {
     /// The plugin's end of writing was passed on.
     is_finished: bool,
     ended: Option<Direction>,
+    pulse: Pulse,
 }
 
 impl Outbound {
-    pub(super) fn new(send: SendHalf) -> Self {
+    pub(super) fn new(send: SendHalf, pulse: Pulse) -> Self {
         let stopped = send.stopped();
         let batch = [const { Bytes::new() }; BATCH_CHUNKS];
-        Self { send, stopped, batch, waiting: 0, waiting_bytes: 0, is_finished: false, ended: None }
+        Self { send, stopped, batch, waiting: 0, waiting_bytes: 0, is_finished: false, ended: None, pulse }
     }
 
     /// Carries the plugin's bytes to the peer until the direction has ended.
@@ -99,6 +105,7 @@ impl Outbound {
             biased;
             got = reader.read_chunks(&mut self.batch) => match got {
                 Ok(Some(count)) => {
+                    self.pulse.beat();
                     self.waiting = count;
                     self.waiting_bytes = self.batch[..count].iter().map(Bytes::len).sum();
                 }
@@ -163,29 +170,60 @@ impl Outbound {
     }
 }
 
-/// Carries the peer's bytes to the plugin.
-async fn inbound(recv: &mut RecvHalf, writer: &mut PluginWriter) -> Direction {
-    let mut batch: Batch = [const { Bytes::new() }; BATCH_CHUNKS];
-    loop {
-        let count = tokio::select! {
-            biased;
-            got = recv.read_chunks(&mut batch) => match got {
-                Ok(Some(count)) => count,
-                Ok(None) => return match writer.finish().await {
-                    Ok(()) => Direction::Finished,
-                    Err(end) => Direction::Plugin(end),
-                },
-                Err(end) => {
-                    let end = end_from_peer(end.code());
-                    writer.reset(end);
-                    return Direction::Remote(end);
-                }
-            },
-            end = writer.stopped() => return stop_peer(recv, end),
-        };
-        if let Err(end) = writer.write_chunks(&mut batch[..count]).await {
-            return stop_peer(recv, end);
+/// The way from the peer to the plugin. It can be interrupted and taken up again with the same two ends: that is how bytes
+/// travel before the plugin has answered.
+pub(super) struct Inbound {
+    batch: Batch,
+    /// Chunks of the batch that the plugin has not been seen to take.
+    waiting: usize,
+    ended: Option<Direction>,
+    pulse: Pulse,
+}
+
+impl Inbound {
+    pub(super) fn new(pulse: Pulse) -> Self {
+        Self { batch: [const { Bytes::new() }; BATCH_CHUNKS], waiting: 0, ended: None, pulse }
+    }
+
+    /// Carries the peer's bytes to the plugin until the direction has ended.
+    ///
+    /// Cancel-safe: what the plugin has not taken stays in the batch.
+    pub(super) async fn run(&mut self, recv: &mut RecvHalf, writer: &mut PluginWriter) -> Direction {
+        if let Some(ended) = self.ended {
+            return ended;
         }
+        let ended = loop {
+            if let Some(ended) = self.step(recv, writer).await {
+                break ended;
+            }
+        };
+        self.ended = Some(ended);
+        ended
+    }
+
+    async fn step(&mut self, recv: &mut RecvHalf, writer: &mut PluginWriter) -> Option<Direction> {
+        if self.waiting == 0 {
+            self.waiting = tokio::select! {
+                biased;
+                got = recv.read_chunks(&mut self.batch) => match got {
+                    Ok(Some(count)) => count,
+                    Ok(None) => return Some(match writer.finish().await {
+                        Ok(()) => Direction::Finished,
+                        Err(end) => Direction::Plugin(end),
+                    }),
+                    Err(end) => {
+                        let end = end_from_peer(end.code());
+                        writer.reset(end);
+                        return Some(Direction::Remote(end));
+                    }
+                },
+                end = writer.stopped() => return Some(stop_peer(recv, end)),
+            };
+            self.pulse.beat();
+        }
+        let written = writer.write_chunks(&mut self.batch[..self.waiting]).await;
+        self.waiting = 0;
+        written.err().map(|end| stop_peer(recv, end))
     }
 }
 

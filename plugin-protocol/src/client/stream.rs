@@ -4,11 +4,16 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use p2pos_identity::{PeerId, ProtocolName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::Handle,
+    time::timeout,
+};
 
 use super::{
     Client, Error,
@@ -231,20 +236,40 @@ impl Datagrams {
 /// [`RawStream::closed`], since a socket alone cannot tell a reset from a good end.
 #[derive(Debug)]
 pub struct RawStream {
-    socket: Socket,
+    /// There until it is dropped.
+    socket: Option<Socket>,
     early: BytesMut,
     detached: Detached,
     info: StreamInfo,
     is_shut: bool,
+    /// All that the other side wrote was read.
+    is_read: bool,
     /// Keeps the session alive.
     client: Client,
 }
 
-/// Whoever drops it in the middle of writing has not said all; whoever has shut it down has.
+/// How long a socket outlives its stream at most. The daemon needs microseconds.
+const SOCKET_LINGER: Duration = Duration::from_secs(1);
+
 impl Drop for RawStream {
+    /// Whoever drops it in the middle of writing has not said all, and its daemon is told so; whoever has shut it down has.
+    ///
+    /// Either way the socket is closed only when the daemon has spoken its last word. Closed at once it would overtake what
+    /// is said on the session, and look like a fin. If somebody there still writes, it is closed at once: it should stop.
     fn drop(&mut self) {
         if self.is_shut {
             self.detached.leave();
+        }
+        let is_written_to = self.is_shut && !self.is_read;
+        if let Ok(runtime) = Handle::try_current()
+            && !is_written_to
+        {
+            let (socket, closed, client) = (self.socket.take(), self.detached.closed(), self.client.clone());
+            runtime.spawn(async move {
+                // Too late or not, the socket goes.
+                drop(timeout(SOCKET_LINGER, closed).await);
+                drop((socket, client));
+            });
         }
     }
 }
@@ -252,7 +277,12 @@ impl Drop for RawStream {
 impl RawStream {
     pub(super) fn new(client: &Client, attached: Attached, detached: Detached, info: StreamInfo) -> Self {
         let Attached { socket, early } = attached;
-        Self { socket, early, detached, info, is_shut: false, client: client.clone() }
+        let socket = Some(socket);
+        Self { socket, early, detached, info, is_shut: false, is_read: false, client: client.clone() }
+    }
+
+    fn socket(&mut self) -> Pin<&mut Socket> {
+        Pin::new(self.socket.as_mut().expect("only drop takes the socket"))
     }
 
     /// Who is at the other end.
@@ -287,7 +317,10 @@ impl AsyncRead for RawStream {
     ) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         if stream.early.is_empty() {
-            return Pin::new(&mut stream.socket).poll_read(cx, buffer);
+            let before = buffer.filled().len();
+            ready!(stream.socket().poll_read(cx, buffer))?;
+            stream.is_read |= buffer.filled().len() == before && buffer.remaining() > 0;
+            return Poll::Ready(Ok(()));
         }
         let bytes = stream.early.len().min(buffer.remaining());
         buffer.put_slice(&stream.early.split_to(bytes));
@@ -297,16 +330,16 @@ impl AsyncRead for RawStream {
 
 impl AsyncWrite for RawStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+        self.get_mut().socket().poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        self.get_mut().socket().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         stream.is_shut = true;
-        Pin::new(&mut stream.socket).poll_shutdown(cx)
+        stream.socket().poll_shutdown(cx)
     }
 }

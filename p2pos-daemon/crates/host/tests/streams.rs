@@ -176,6 +176,45 @@ async fn stream_commands_end_with_their_plugin_and_with_their_stream() {
 }
 
 #[tokio::test]
+async fn the_peers_first_bytes_reach_the_plugin_before_it_has_answered() {
+    let test = TestHost::start().await;
+    let client = test.tool(&["/echo/1"]).await;
+    let mut listener = client.register("/echo/1").await.unwrap();
+    for is_wanted in [true, false] {
+        let mut offered = test.host.ask(test.offer("/echo/1")).await.unwrap();
+        let writer = offered.end.early_writer().unwrap();
+        write(writer, "early ").await.unwrap();
+        writer.finish().await.unwrap();
+        let incoming = listener.accept().await.unwrap();
+        if !is_wanted {
+            incoming.reject(false, "not now");
+            assert_eq!(offered.answer.wait().await.unwrap_err().code, Code::REFUSED);
+            continue;
+        }
+        let mut stream = incoming.accept_stream().unwrap();
+        assert_eq!(stream.read().await.unwrap().unwrap(), "early ");
+        assert_eq!(stream.read().await.unwrap(), None);
+        offered.answer.wait().await.unwrap();
+        let PluginEnd::Stream(end) = offered.end.accepted().await.unwrap() else { panic!("a flow") };
+        end.split().2.close(Ended::Finished);
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_answer_cannot_be_sent_more_than_its_first_window() {
+    let test = TestHost::start().await;
+    let client = test.tool(&["/echo/1"]).await;
+    let _listener = client.register("/echo/1").await.unwrap();
+    let mut offered = test.host.ask(test.offer("/echo/1")).await.unwrap();
+    let writer = offered.end.early_writer().unwrap();
+    // The Rust SDK gives a MiB.
+    let mut chunks = [Bytes::from(vec![0; 2 * MIB])];
+    let writing = timeout(Duration::from_millis(200), writer.write_chunks(&mut chunks));
+    assert!(writing.await.is_err(), "two MiB fitted into a window of one");
+    assert_eq!(chunks[0].len(), MIB, "what was taken is gone from the front, the rest is kept");
+}
+
+#[tokio::test]
 async fn an_offer_reaches_the_plugin_and_bytes_flow_both_ways_with_credit() {
     let test = TestHost::start().await;
     let client = test.tool(&["/echo/1"]).await;

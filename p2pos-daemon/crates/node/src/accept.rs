@@ -1,8 +1,9 @@
 //! Streams that peers open: the hello is read under a deadline, ping is answered here, everything else waits a bounded time
 //! for somebody to accept or refuse it.
 //!
-//! One task per unanswered stream owns the stream; an [`Incoming`] is only the right to decide about it, so a decision that
-//! never comes cannot keep a peer waiting: the task then answers 306 NOT_READY itself.
+//! One task per unanswered stream owns its answer; an [`Incoming`] is only the right to decide about it, so a decision that
+//! never comes cannot keep a peer waiting: the task then answers 306 NOT_READY itself. What the peer sends behind its hello
+//! may be read before the decision ([`Incoming::early`]).
 
 use std::sync::Arc;
 
@@ -20,12 +21,12 @@ use tokio::{
 use crate::{
     flow::Flow,
     hello::{ReadMessageError, read_message},
-    lease::Use,
+    lease::{Lease, Use},
     limits::{ANSWER_MAX, HELLO_MAX, UNANSWERED_PER_CONNECTION_MAX},
     open::Channel,
     peer::Live,
     ping,
-    stream::PeerStream,
+    stream::{PeerStream, RecvHalf, SendHalf},
 };
 
 /// Advice to a peer whose stream found our queue full, ms.
@@ -38,14 +39,33 @@ pub struct Incoming {
     hello: StreamHello,
     path: Option<PathInfo>,
     is_contact: bool,
-    decide: oneshot::Sender<Decision>,
+    /// What follows the hello; `None` for flows, where nothing does.
+    early: Option<RecvHalf>,
+    /// `None` once decided.
+    decide: Option<oneshot::Sender<Decision>>,
 }
 
 /// What was decided about an incoming stream.
 #[derive(Debug)]
 enum Decision {
-    Accept(ProtocolName, oneshot::Sender<Result<Channel, StreamEnd>>),
+    Accept(oneshot::Sender<Undecided>),
     Refuse(Refusal),
+}
+
+/// What the task keeps of an undecided stream, and gives to whoever accepts it.
+#[derive(Debug)]
+struct Undecided {
+    live: Arc<Live>,
+    send: SendStream,
+    rest: Rest,
+}
+
+/// The part that depends on the kind. Here and in [`Incoming::early`] is the lease that holds the connection in use: it must
+/// not end between the answer and the peer's learning of it.
+#[derive(Debug)]
+enum Rest {
+    Stream(Arc<Lease>),
+    Flow(RecvStream, Lease),
 }
 
 impl Incoming {
@@ -79,25 +99,55 @@ impl Incoming {
         self.is_contact
     }
 
-    /// Accepts it as one of [`Incoming::protocols`].
+    /// What the peer has sent behind its hello: it need not wait for the answer, and whoever decides need not either. Once
+    /// accepted it is the receiving half of the stream. `None` for flows.
+    pub fn early(&mut self) -> Option<&mut RecvHalf> {
+        self.early.as_mut()
+    }
+
+    /// Accepts it as one of [`Incoming::protocols`]. The answer leaves together with what is written right after.
     ///
     /// # Errors
     /// [`StreamEnd`] if the stream ended or was answered for us in the meantime, or `protocol` was not offered.
-    pub async fn accept(self, protocol: ProtocolName) -> Result<Channel, StreamEnd> {
-        if !self.hello.offers(&protocol) {
+    pub async fn accept(mut self, protocol: ProtocolName) -> Result<Channel, StreamEnd> {
+        let decide = self.decide.take().filter(|_| self.hello.offers(&protocol)).ok_or(StreamEnd::Closed)?;
+        let (give, given) = oneshot::channel();
+        if decide.send(Decision::Accept(give)).is_err() {
             return Err(StreamEnd::Closed);
         }
-        let (reply, channel) = oneshot::channel();
-        if self.decide.send(Decision::Accept(protocol, reply)).is_err() {
-            return Err(StreamEnd::Closed);
+        let Undecided { live, mut send, rest } = given.await.map_err(|_| StreamEnd::Closed)?;
+        let yes = StreamAnswer::Accepted(protocol);
+        match (rest, self.early.take()) {
+            (Rest::Stream(lease), Some(recv)) => {
+                answer(&mut send, &yes).await?;
+                Ok(Channel::Stream(PeerStream { send: SendHalf::new(send, lease), recv }))
+            }
+            (Rest::Flow(recv, lease), _) => {
+                // Before the answer, so that no datagram is lost.
+                let place = live.flows.register(&live.connection, send.id()).ok_or(StreamEnd::Closed)?;
+                answer(&mut send, &yes).await?;
+                Ok(Channel::Flow(Flow::new(live.connection.clone(), place, send, recv, lease)))
+            }
+            (Rest::Stream(_), None) => Err(StreamEnd::Closed),
         }
-        channel.await.unwrap_or(Err(StreamEnd::Closed))
     }
 
-    /// Refuses it.
-    pub fn refuse(self, refusal: Refusal) {
-        if self.decide.send(Decision::Refuse(refusal)).is_err() {
+    /// Refuses it, and stops what the opener may have sent already, for the same reason.
+    pub fn refuse(mut self, refusal: Refusal) {
+        if let Some(recv) = &mut self.early {
+            recv.stop(EndCode::of(refusal.code().number()));
+        }
+        if self.decide.take().is_none_or(|decide| decide.send(Decision::Refuse(refusal)).is_err()) {
             tracing::trace!("refused a stream that had ended");
+        }
+    }
+}
+
+impl Drop for Incoming {
+    /// Without a decision the task refuses; here is what it cannot stop.
+    fn drop(&mut self) {
+        if let Some(recv) = &mut self.early {
+            recv.stop(EndCode::of(RefusalCode::NOT_READY.number()));
         }
     }
 }
@@ -114,7 +164,7 @@ pub(crate) async fn run(live: Arc<Live>, is_contact: bool, incoming: mpsc::Sende
                         turn_away(stream);
                         continue;
                     };
-                    let opened = Opened { live: live.clone(), is_contact, place };
+                    let opened = Opened { live: live.clone(), is_contact, _place: place };
                     unanswered.spawn(opened.serve(stream, incoming.clone()));
                 }
                 Err(lost) => return lost,
@@ -138,8 +188,8 @@ fn turn_away((mut send, mut recv): (SendStream, RecvStream)) {
 struct Opened {
     live: Arc<Live>,
     is_contact: bool,
-    /// Given back when the stream is answered.
-    place: OwnedSemaphorePermit,
+    /// Given back when the stream is decided on.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Opened {
@@ -175,57 +225,57 @@ impl Opened {
     async fn offer(
         self,
         hello: StreamHello,
-        (mut send, recv): (SendStream, RecvStream),
+        (send, recv): (SendStream, RecvStream),
         queue: mpsc::Sender<Incoming>,
     ) {
+        let (early, rest) = self.divide(hello.kind(), recv);
         let (decide, decision) = oneshot::channel();
-        let kind = hello.kind();
         let incoming = Incoming {
             peer: self.live.connection.peer(),
             path: self.live.connection.path(),
             is_contact: self.is_contact,
             hello,
-            decide,
+            early,
+            decide: Some(decide),
         };
-        // Taken before the answer: once the peer knows it, the connection is in use.
-        let lease = self.live.leases.take(match kind {
-            Kind::Stream => Use::Stream,
-            Kind::Datagram => Use::Flow,
-        });
         let busy = Refusal::new(RefusalCode::NOT_READY).with_retry_after_ms(BUSY_RETRY_MS);
         if queue.try_send(incoming).is_err() {
-            return refuse((send, recv), busy).await;
+            return Undecided { live: self.live, send, rest }.refuse(busy).await;
         }
-        let (protocol, reply) = match timeout(ANSWER_MAX, decision).await {
-            Ok(Ok(Decision::Accept(protocol, reply))) => (protocol, reply),
-            Ok(Ok(Decision::Refuse(refusal))) => return refuse((send, recv), refusal).await,
-            Ok(Err(_)) | Err(_) => return refuse((send, recv), busy).await,
-        };
-        let registered = match kind {
-            Kind::Stream => None,
-            Kind::Datagram => self.live.flows.register(&self.live.connection, send.id()),
-        };
-        let channel = match answer(&mut send, &StreamAnswer::Accepted(protocol)).await {
-            Err(end) => Err(end),
-            Ok(()) => Ok(match registered {
-                None => Channel::Stream(PeerStream::new(send, recv, lease)),
-                Some(place) => {
-                    Channel::Flow(Flow::new(self.live.connection.clone(), place, send, recv, lease))
+        let undecided = Undecided { live: self.live, send, rest };
+        match timeout(ANSWER_MAX, decision).await {
+            Ok(Ok(Decision::Accept(give))) => {
+                if give.send(undecided).is_err() {
+                    tracing::trace!("whoever accepted a stream has gone");
                 }
-            }),
-        };
-        drop(self.place);
-        if reply.send(channel).is_err() {
-            tracing::trace!("whoever accepted a stream has gone");
+            }
+            Ok(Ok(Decision::Refuse(refusal))) => undecided.refuse(refusal).await,
+            Ok(Err(_)) | Err(_) => undecided.refuse(busy).await,
+        }
+    }
+
+    /// What goes to whoever decides, and what stays here.
+    fn divide(&self, kind: Kind, recv: RecvStream) -> (Option<RecvHalf>, Rest) {
+        match kind {
+            Kind::Stream => {
+                let lease = Arc::new(self.live.leases.take(Use::Stream));
+                (Some(RecvHalf::new(recv, lease.clone())), Rest::Stream(lease))
+            }
+            Kind::Datagram => (None, Rest::Flow(recv, self.live.leases.take(Use::Flow))),
         }
     }
 }
 
-/// Answers no, and stops what the opener may have sent already, for the same reason.
-async fn refuse((mut send, mut recv): (SendStream, RecvStream), refusal: Refusal) {
-    recv.stop(EndCode::of(refusal.code().number()));
-    if answer(&mut send, &StreamAnswer::Refused(refusal)).await.is_ok() {
-        send.finish();
+impl Undecided {
+    /// Answers no.
+    async fn refuse(self, refusal: Refusal) {
+        let Self { live: _live, mut send, rest } = self;
+        if let Rest::Flow(mut recv, _lease) = rest {
+            recv.stop(EndCode::of(refusal.code().number()));
+        }
+        if answer(&mut send, &StreamAnswer::Refused(refusal)).await.is_ok() {
+            send.finish();
+        }
     }
 }
 

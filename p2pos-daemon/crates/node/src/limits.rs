@@ -79,7 +79,9 @@ pub(crate) const IDLE_CLOSE: Duration = Duration::from_secs(60);
 /// A peer's task without connection, wish or backoff ends after this time.
 pub(crate) const FORGET: Duration = Duration::from_secs(60);
 
-/// A connection younger than this may still turn out to be a duplicate, so nobody writes on it before the answer.
+/// A connection that the peer dialled and that is younger than this may be one of several that it tried at once, of which it
+/// closes all but one: nobody writes on it before the answer. One that lost against its twin is no reason: its streams live
+/// on, and it is closed long after the last of them. Dozens of round trips.
 pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection that was heard within this time is taken to be alive; otherwise the answer must come first, because the

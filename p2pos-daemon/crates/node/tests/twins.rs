@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use p2pos_node::PeerState;
 
-use support::{daemon, peer_id, request, round_trip, serve_echo, soon, until};
+use support::{Daemon, daemon, peer_id, request, round_trip, serve_echo, soon, until};
 
 const ROUNDS: u8 = 100;
 
@@ -54,6 +54,53 @@ async fn simultaneous_dials(round: u8) -> bool {
     }
     assert_eq!(a.node.peers()[0].state, PeerState::Connected);
     assert_eq!(b.node.peers()[0].state, PeerState::Connected);
+    a.node.peers()[0].connections == 2
+}
+
+#[tokio::test]
+async fn what_is_written_before_the_answer_survives_simultaneous_dials_a_hundred_times() {
+    let mut rounds = tokio::task::JoinSet::new();
+    let mut crossed = 0;
+    for round in 0..ROUNDS {
+        rounds.spawn(early_words(round));
+        while rounds.len() >= 8 {
+            crossed += u32::from(rounds.join_next().await.unwrap().unwrap());
+        }
+    }
+    crossed += rounds.join_all().await.into_iter().map(u32::from).sum::<u32>();
+    assert!(crossed > 20, "the dials crossed only {crossed} times, so this test shows little");
+}
+
+/// As `simultaneous_dials`, but nobody waits for an answer before writing, from the first stream on.
+async fn early_words(round: u8) -> bool {
+    let (a, b) = (daemon(2 * round), daemon(2 * round + 1));
+    a.knows(&b);
+    b.knows(&a);
+    serve_echo(&a);
+    serve_echo(&b);
+    let speak = async |from: &Daemon, to: &Daemon| {
+        let mut opening = from.node.begin(request(to.node.peer_id())).await.unwrap();
+        opening.send.write(Bytes::from_static(b"not lost")).await.unwrap();
+        opening.send.finish();
+        let mut recv = opening.answer.wait().await.unwrap().recv;
+        let mut heard = Vec::new();
+        while let Some(chunk) = recv.read_chunk().await.unwrap() {
+            heard.extend_from_slice(&chunk);
+        }
+        assert_eq!(heard, b"not lost");
+    };
+    let from_b = async {
+        tokio::time::sleep(Duration::from_micros(u64::from(round % 16) * 150)).await;
+        for _ in 0..4 {
+            speak(&b, &a).await;
+        }
+    };
+    let from_a = async {
+        for _ in 0..4 {
+            speak(&a, &b).await;
+        }
+    };
+    soon(async { tokio::join!(from_a, from_b) }).await;
     a.node.peers()[0].connections == 2
 }
 

@@ -5,7 +5,8 @@
 //! has finished (measured, plugin-host.md A3). So every raw stream has a *minder*, a small task that knows the truth
 //! (the session for a detached socket, the exit code for a command) and publishes it as the stream's [`Fate`]; a reader
 //! that meets the end of file asks for the fate before it calls it a fin. It waits for it only where the plugin may be
-//! dying: one that still holds its socket, or whose process is not on its way out, lives (docs/decisions/0012).
+//! dying. One that still holds its socket lives, and so does one whose process is not on its way out: if that wanted more
+//! than a fin, it has said so on the session before (docs/decisions/0012).
 //!
 //! Refuses to know: tickets, commands, who owns the other end.
 
@@ -45,6 +46,9 @@ const DYING_FATE_WITHIN: Duration = Duration::from_secs(1);
 /// The same where nobody can say whether the process lives: on TCP, whose ends have no process, and without a readable
 /// /proc. At 100 ms every short detached stream lasted so long; at a tenth of this a busy loop might not have come round.
 const UNKNOWN_FATE_WITHIN: Duration = Duration::from_millis(2);
+/// Turns of the runtime until a word that waits in a session's socket has become a fate: the first reads it, the second tells
+/// the minder; twice as many, in case the runtime takes its tasks in another order some day.
+const TURNS_TO_TELL: usize = 4;
 /// How long the remote may be silent towards a socket that was closed whole before it is told to stop, and how often a
 /// socket whose plugin has finished is looked at. A remote that writes hears of it at once; this gives its own fin a
 /// round trip to come, and the plugin the time to say how it ended: stopped earlier, an orderly end would look like a
@@ -228,8 +232,7 @@ impl RawReader {
     async fn judge_end(&mut self) -> Result<Option<usize>, End> {
         let Some(io) = &self.io else { return Ok(None) };
         let fate = match io.fate_within().await {
-            // No timer, however short: the runtime's are rounded up to a millisecond.
-            None => *self.fate.borrow(),
+            None => self.fate_told_before().await,
             Some(patience) => {
                 let told = tokio::time::timeout(patience, self.fate.wait_for(Option::is_some)).await;
                 told.ok().and_then(|fate| fate.ok().and_then(|fate| *fate))
@@ -237,6 +240,18 @@ impl RawReader {
         };
         self.io = None;
         fate.map_or(Ok(()), Fate::judge).map(|()| None)
+    }
+
+    /// What a living plugin has said before it closed: its word lies in the session's socket already, and must only be read
+    /// and told. No timer, however short: the runtime's are rounded up to a millisecond.
+    async fn fate_told_before(&self) -> Option<Fate> {
+        for _ in 0..TURNS_TO_TELL {
+            if self.fate.borrow().is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        *self.fate.borrow()
     }
 
     async fn judge_failure(&mut self, error: &io::Error) -> Result<Option<usize>, End> {

@@ -9,9 +9,11 @@
 //! know: whether an address works, who is online, what a trust state permits, what time it is.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use redb::{
@@ -37,6 +39,10 @@ pub const ADDRESS_BYTES_MAX: usize = 259;
 /// Memory for cached pages. The whole book of most people fits; redb's own default of 1 GiB does not fit an idle
 /// daemon of 12 MiB.
 const CACHE_BYTES: usize = 512 * 1024;
+
+/// Lookups that are remembered: each stream asks who its peer is, and opening a table costs ten times what finding a row in
+/// memory does. As many as peers may be connected; a stranger takes a place, too, and when all are taken all are forgotten.
+const REMEMBERED_MAX: usize = 1_024;
 
 /// The layout of the tables below. It goes up when they change in a way that older code would misread.
 const SCHEMA: u64 = 1;
@@ -164,6 +170,8 @@ pub enum ContactsError {
 pub struct Contacts {
     database: Database,
     path: PathBuf,
+    /// What [`Contacts::get`] found since the last change. Held while looking, so that nothing old is put in after a change.
+    remembered: Mutex<BTreeMap<PeerId, Option<Contact>>>,
 }
 
 impl Contacts {
@@ -184,7 +192,7 @@ impl Contacts {
         let read = database.begin_read().map_err(storage)?;
         let meta = read.open_table(META).map_err(|_| damaged(path, "it has no schema"))?;
         match meta.get(META_SCHEMA).map_err(storage)?.map(|schema| schema.value()) {
-            Some(SCHEMA) => Ok(Self { database, path: path.to_owned() }),
+            Some(SCHEMA) => Ok(Self { database, path: path.to_owned(), remembered: Mutex::default() }),
             Some(found) if found > SCHEMA => Err(ContactsError::Newer { found }),
             Some(_) | None => Err(damaged(path, "it has no schema")),
         }
@@ -217,10 +225,19 @@ impl Contacts {
     /// # Errors
     /// [`ContactsError::Storage`].
     pub fn get(&self, peer: &PeerId) -> Result<Option<Contact>, ContactsError> {
+        let mut remembered = self.remembered();
+        if let Some(contact) = remembered.get(peer) {
+            return Ok(contact.clone());
+        }
         let read = self.database.begin_read().map_err(storage)?;
         let people = read.open_table(PEOPLE).map_err(storage)?;
         let row = people.get(peer.as_bytes()).map_err(storage)?;
-        Ok(row.map(|row| contact_of(*peer, row.value())))
+        let contact = row.map(|row| contact_of(*peer, row.value()));
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(*peer, contact.clone());
+        Ok(contact)
     }
 
     /// Looks a person up by name, in capital or small letters.
@@ -317,8 +334,14 @@ impl Contacts {
     ) -> Result<T, ContactsError> {
         let write = self.database.begin_write().map_err(storage)?;
         let result = work(&write)?;
-        write.commit().map_err(storage)?;
-        Ok(result)
+        let committed = write.commit().map_err(storage);
+        // Also after a failure: what is on disk then is for the next look to say.
+        self.remembered().clear();
+        committed.map(|()| result)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, BTreeMap<PeerId, Option<Contact>>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn update(
@@ -480,6 +503,29 @@ mod tests {
         assert_eq!(contacts.list().unwrap(), [bo]);
         assert_eq!(contacts.by_petname("mira").unwrap(), None);
         assert_eq!(contacts.get(&contact(2, "mira").peer).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_looked_up_is_forgotten_with_every_change() {
+        let book = Book::new();
+        let contacts = book.contacts();
+        let bo = contact(1, "Bo");
+        let look = || contacts.get(&bo.peer).unwrap().map(|contact| (contact.petname, contact.trust));
+        assert_eq!(look(), None);
+        contacts.add(&bo).unwrap();
+        assert_eq!(look(), Some(("Bo".to_owned(), bo.trust)));
+        contacts.rename(&bo.peer, "Bob").unwrap();
+        assert_eq!(look(), Some(("Bob".to_owned(), bo.trust)));
+        contacts.set_trust(&bo.peer, Trust::Changed).unwrap();
+        assert_eq!(look(), Some(("Bob".to_owned(), Trust::Changed)));
+        contacts.remove(&bo.peer).unwrap();
+        assert_eq!(look(), None);
+        for seed in 0..=u16::try_from(REMEMBERED_MAX).unwrap() {
+            let mut bytes = [7; 32];
+            bytes[..2].copy_from_slice(&seed.to_be_bytes());
+            assert_eq!(contacts.get(&SecretKey::from_seed(bytes).peer_id()).unwrap(), None);
+        }
+        assert!(contacts.remembered().len() <= REMEMBERED_MAX);
     }
 
     #[test]

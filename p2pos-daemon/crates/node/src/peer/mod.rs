@@ -146,11 +146,12 @@ impl Live {
         Arc::new(Self { connection, leases, flows: Arc::default(), heard: Heard::new() })
     }
 
-    /// Whether data may be written on this connection before any answer: it is past the age of duplicates, it was heard a
-    /// moment ago (so the peer was not restarted), and it was in use (so the peer is not just closing it as idle).
+    /// Whether data may be written on this connection before any answer: it is not one of several that the peer tried at
+    /// once (we know which of ours we kept), it was heard a moment ago (so the peer was not restarted), and it was in use
+    /// (so the peer is not just closing it as idle).
     pub(crate) fn is_surely_alive(&self) -> bool {
         self.heard.is_fresh(self.connection.traffic().packets_received)
-            && self.connection.age() >= SETTLED_AFTER
+            && (self.connection.is_initiator() || self.connection.age() >= SETTLED_AFTER)
             && self.leases.was_used_within(IN_USE_FOR)
     }
 
@@ -203,13 +204,13 @@ impl PeerHandle {
         self.commands.send(command).await.ok();
     }
 
-    /// Waits until the task has ended.
     /// Waits until the task's queue has room, or the task has ended. Cancel-safe.
     pub(crate) async fn has_room(&self) {
         // A place that is given back at once; whether it is still there, the next try will tell.
         self.commands.reserve().await.ok();
     }
 
+    /// Waits until the task has ended.
     pub(crate) async fn ended(&self) {
         self.commands.closed().await;
     }
@@ -224,7 +225,6 @@ impl PeerHandle {
     }
 }
 
-/// Starts the task of a peer.
 #[cfg(test)]
 impl PeerHandle {
     /// The way to a task that is not there: its commands go to `commands`.
@@ -235,6 +235,7 @@ impl PeerHandle {
     }
 }
 
+/// Starts the task of a peer.
 pub(crate) fn start(peer: PeerId, context: Arc<Context>) -> PeerHandle {
     let (commands, receiver) = mpsc::channel(COMMANDS_QUEUE);
     let idle = Status { state: PeerState::Idle, live: None, connections: 0, timeline: Timeline::default() };
