@@ -387,8 +387,8 @@ async fn a_refusal_is_heard_behind_whatever_was_said_too_early() {
     let launch = test.host.run_dev(&tcp_plugin(&test)).await.unwrap();
     let port = env(&launch.env, "P2POS_ENDPOINT").strip_prefix("tcp:127.0.0.1:").unwrap().to_owned();
     let data = Frame { rid: None, message: Message::Body(Body::Ready) }.to_bytes().to_vec();
-    // More than a socket's buffer, so that some of it is surely unread when the daemon refuses.
-    let early = [hello(&"0".repeat(64)), data.repeat(30_000)].concat();
+    // More than a socket's buffer: whoever is not listened to cannot even say it all.
+    let early = [hello(&"0".repeat(64)), data.repeat(60_000)].concat();
     for round in 0..20 {
         let answer = if round % 2 == 0 {
             let socket = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
