@@ -180,6 +180,20 @@ fn one_network_gets_four_leases_however_many_keys_it_has() {
 }
 
 #[test]
+fn a_caller_without_end_rings_sixteen_times_and_then_once_a_second() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let lease = relay.reserve(&stranger(2)).unwrap();
+    let rings = |relay: &mut Relay| {
+        let calls = |relay: &mut Relay| relay.connect(&stranger(1), support::peer(2), lease.token).is_ok();
+        (0..100).filter(|_| calls(relay)).count()
+    };
+    assert_eq!(rings(&mut relay), 16);
+    relay.pass(Duration::from_secs(3));
+    assert_eq!(rings(&mut relay), 3);
+    assert_eq!(relay.service.status().flows, 1);
+}
+
+#[test]
 fn a_greedy_user_takes_nothing_from_an_honest_one() {
     let mut relay = Relay::new(settings(RelayMode::Community));
     let (ana, _bo) = relay.join(&stranger(1), &stranger(2));

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use p2pos_relay::{Asker, RelayMode, RelaySettings, Tariff};
 
@@ -38,6 +38,9 @@ fn ten_thousand_idle_circuits_take_less_than_two_kibibytes_each() {
         let (caller, callee) = (circuit % 1000, (circuit + 1 + circuit / 1000) % 1000);
         relay.connect(&users[caller], users[callee].peer, tokens[callee]).unwrap();
         while relay.service.poll_event().is_some() {}
+        if caller == 999 {
+            relay.now += Duration::from_secs(2);
+        }
     }
     assert_eq!(relay.service.status().flows, CIRCUITS);
     let each = (resident_bytes() - before) / u64::from(CIRCUITS);

@@ -11,7 +11,7 @@ use p2pos_identity::PeerId;
 
 use super::{
     answer::Class,
-    settings::{ACCOUNTS_MAX, INTERACTIVE, SIGNALLING, Tariff},
+    settings::{ACCOUNTS_MAX, CALLS, INTERACTIVE, SIGNALLING, Tariff},
 };
 use crate::{
     address::Prefix,
@@ -46,6 +46,7 @@ pub(super) struct Account {
     sending: Bucket,
     signalling: Bucket,
     interactive: Bucket,
+    calling: Bucket,
 }
 
 /// All accounts.
@@ -84,6 +85,7 @@ impl Account {
             sending: Bucket::default(),
             signalling: Bucket::default(),
             interactive: Bucket::default(),
+            calling: Bucket::default(),
         }
     }
 
@@ -101,6 +103,16 @@ impl Account {
 
     pub(super) fn double_today(&mut self, now: Now) {
         self.doubled_on = Some(now.day);
+    }
+
+    /// Tells whether the source may make one more call now, and counts it.
+    pub(super) fn call(&mut self, now: Now) -> bool {
+        let rate = const { Rate::new(CALLS.0, CALLS.1) };
+        let may = self.calling.holds(rate, now.nanos, 1, WHOLE_PERCENT);
+        if may {
+            self.calling.take(rate, now.nanos, 1);
+        }
+        may
     }
 
     /// The class that a packet of this source has now.

@@ -35,7 +35,8 @@ use self::{
     circuit::{Circuit, Circuits, Role, Seat, Side},
     month::Month,
     settings::{
-        DAY, FLOW_IDLE, FLOWS_MAX, FULL_RETRY, INTRODUCTION_FLOWS_MAX, LEASE_GRACE, PREFIX_LEASES_MAX, SWEEP,
+        CALL_RETRY, DAY, FLOW_IDLE, FLOWS_MAX, FULL_RETRY, INTRODUCTION_FLOWS_MAX, LEASE_GRACE,
+        PREFIX_LEASES_MAX, SWEEP,
     },
 };
 pub use self::{
@@ -171,8 +172,12 @@ impl Service {
             return Err(Refusal::NoLease);
         }
         check_reach(asker, &callee)?;
-        self.end_pair(asker.peer, callee.peer);
         let (payer, prefix) = self.payer(now, asker, callee_payer, callee_prefix)?;
+        let at = self.moment(now);
+        if !self.accounts.get_mut(payer).call(at) {
+            return Err(Refusal::Full { retry_after: CALL_RETRY });
+        }
+        self.end_pair(asker.peer, callee.peer);
         let is_guest = payer == callee_payer;
         let is_contact = asker.is_contact || (is_guest && callee.is_contact);
         let is_introduction = self.place_for_flow(is_contact, payer)?;

@@ -42,6 +42,12 @@ pub(super) const SIGNALLING: (u64, u64) = (1_000, 64 * 1024);
 /// What of a source counts as interactive beyond signalling: voice, a shell, a game. 128 kbit/s.
 pub(super) const INTERACTIVE: (u64, u64) = (16_000, 64 * 1024);
 
+/// Calls of one source: one a second, 16 at once. Each rings at somebody's, who did nothing to deserve a thousand.
+pub(super) const CALLS: (u64, u64) = (1, 16);
+
+/// When a source that calls faster may call again.
+pub(super) const CALL_RETRY: Duration = Duration::from_secs(1);
+
 /// The most flows that any setting allows: a flow's number has 20 bits for its place.
 pub(super) const FLOWS_MAX: u32 = 1 << 20;
 
