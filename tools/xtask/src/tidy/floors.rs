@@ -86,6 +86,7 @@ const HOUSE: &[Room] = &[
             "p2pos-noise-quic",
             "p2pos-peer-protocol",
             "p2pos-relay",
+            "p2pos-traversal",
             "p2pos-transport",
             "p2pos-host",
         ],
