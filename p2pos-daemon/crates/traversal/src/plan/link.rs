@@ -89,9 +89,7 @@ impl Link {
         dog.handle_rtt(rtt);
         dog.handle_heard(false, now);
         self.choice.handle_answered(path, rtt, now);
-        if self.choice.chosen().is_some_and(|(chosen, _)| chosen == path) {
-            self.rtt = rtt;
-        }
+        self.take_rtt(path, rtt);
         !self.choice.is_proven(path)
     }
 
@@ -111,6 +109,13 @@ impl Link {
         if let Some(dog) = self.dog(path) {
             dog.handle_rtt(rtt);
             self.choice.handle_rtt(path, rtt, now);
+            self.take_rtt(path, rtt);
+        }
+    }
+
+    fn take_rtt(&mut self, path: PathId, rtt: Duration) {
+        if self.choice.chosen().is_some_and(|(chosen, _)| chosen == path) {
+            self.rtt = rtt;
         }
     }
 

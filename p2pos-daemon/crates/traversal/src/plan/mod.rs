@@ -9,8 +9,8 @@
 //!
 //! - **Dial** all that is known at once, relays too. The first answer carries data; everything after is improvement.
 //! - **Connected**: both sides tell their candidates and NAT reports. If the path is direct, that is all.
-//! - **Punch**: both open their NATs (`opener`), then QUIC punches. If there is no direct path after [`PUNCH_WAIT`] and
-//!   one side changes its ports: **Guess** (`guess`).
+//! - **Punch**: both open their NATs (`opener`), then QUIC punches. If there is no direct path after [`PUNCH_WAIT`], or
+//!   sooner where nothing else was expected, and one side changes its ports: **Guess** (`guess`).
 //! - A new path is pinged until it is proven, then `choice` puts it to use: **Direct**.
 //! - **Suspect**: the `watchdog` heard nothing. The relay returns first; if the path is dead it is closed and the punch
 //!   begins again. So too when our network changes.
@@ -49,6 +49,9 @@ use crate::{
 
 /// Time that a punch has before ports are guessed, or it is called failed: noq's first probes and their repetitions.
 pub const PUNCH_WAIT: Duration = Duration::from_secs(2);
+/// Shortest time for a punch where the verdicts say that only a guess will do. A guess takes eight seconds in the worst
+/// of twenty cases, and all shall be over in ten.
+pub const PUNCH_WAIT_BEFORE_GUESS: Duration = Duration::from_millis(300);
 /// Time that the caller has to find our next outside port, when it is to be predicted.
 pub const MEASURE_WAIT: Duration = Duration::from_secs(1);
 /// Time without use after which a connection is idle.

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Action, GuessJob, MEASURE_WAIT, PEER_ROUNDS_MAX, PEER_ROUNDS_WINDOW, PUNCH_WAIT, PeerPlan, PeerState,
+    Action, GuessJob, MEASURE_WAIT, PEER_ROUNDS_MAX, PEER_ROUNDS_WINDOW, PUNCH_WAIT, PUNCH_WAIT_BEFORE_GUESS,
+    PeerPlan, PeerState,
     link::{Goal, Link, Phase},
 };
 use crate::{
@@ -71,9 +72,8 @@ impl PeerPlan {
                 self.timeline.record(Step::Open, None, outcome, now);
                 self.timeline.record(Step::Punch, None, Outcome::Began, now);
                 self.actions.push_back(Action::PunchRound);
-                self.with_link(|link| {
-                    link.phase = Phase::Punching { until: now + PUNCH_WAIT, may_guess: true }
-                });
+                let wait = self.punch_wait();
+                self.with_link(|link| link.phase = Phase::Punching { until: now + wait, may_guess: true });
             }
         }
     }
@@ -257,8 +257,20 @@ impl PeerPlan {
         if link.role == Role::Accepter && is_free && !link.is_direct() {
             self.timeline.record(Step::Open, None, Outcome::Worked, now);
             // The OK takes its time to the dialler before the punch begins.
-            link.phase = Phase::Punching { until: now + link.rtt + PUNCH_WAIT, may_guess: true };
+            let begins = now + link.rtt;
+            let wait = self.punch_wait();
+            self.with_link(|link| link.phase = Phase::Punching { until: begins + wait, may_guess: true });
         }
+    }
+
+    /// How long a punch may take. Where only a guess is expected to help it is short: the verdicts may be wrong, but then
+    /// the punch ends the guess, for both run on.
+    fn punch_wait(&self) -> Duration {
+        let Some(link) = self.link.as_ref().filter(|_| self.expected() == Some(Expected::DirectByGuess))
+        else {
+            return PUNCH_WAIT;
+        };
+        (link.rtt * 2).clamp(PUNCH_WAIT_BEFORE_GUESS, PUNCH_WAIT)
     }
 
     /// Prepares a guess where one can help; `false` where it cannot.

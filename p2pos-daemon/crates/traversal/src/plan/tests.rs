@@ -318,6 +318,25 @@ fn soup(plan: &mut PeerPlan, (what, number, bytes): (u8, u32, [u8; 4]), now: Ins
 }
 
 #[test]
+fn a_guess_begins_soon_where_nothing_else_can_help() {
+    for (ana, bo) in
+        [(NatClass::PortRestricted, NatClass::Random), (NatClass::Random, NatClass::PortRestricted)]
+    {
+        let mut world = World::new(ana, bo);
+        let start = world.now;
+        world.run(Duration::from_secs(5));
+        let guess = world.log.iter().find(|(_, _, action)| matches!(action, Action::StartGuess(_)));
+        let after = guess.unwrap().0 - start;
+        assert!(
+            after < Duration::from_millis(1_500),
+            "{after:?}\n{}\n{}",
+            world.plans[0].timeline(),
+            world.plans[1].timeline()
+        );
+    }
+}
+
+#[test]
 fn a_guess_that_is_not_allowed_is_neither_begun_nor_answered() {
     let mut world = World::new(NatClass::PortRestricted, NatClass::Random);
     world.plans[1].config.allows_guess = false;
