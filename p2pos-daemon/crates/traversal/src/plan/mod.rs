@@ -302,6 +302,7 @@ impl PeerPlan {
         }
         match signal {
             Signal::Candidates(list) => self.take_candidates(&list, now),
+            Signal::NatReport(report) if report == self.their_report => {}
             Signal::NatReport(report) => {
                 self.their_report = report;
                 self.compare(now);

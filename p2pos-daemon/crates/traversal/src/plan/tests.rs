@@ -180,6 +180,18 @@ fn a_peer_that_invents_new_candidates_for_ever_gets_few_rounds_out_of_us() {
 }
 
 #[test]
+fn a_peer_that_repeats_its_report_does_not_fill_the_timeline() {
+    let now = origin();
+    let mut plan = connected(Role::Accepter, now);
+    plan.handle_own_report(report_of(NatClass::PortRestricted), now);
+    let before = plan.timeline().entries().count();
+    for _ in 0..100 {
+        plan.handle_signal(Signal::NatReport(report_of(NatClass::Random)), now);
+    }
+    assert_eq!(plan.timeline().entries().count(), before + 1);
+}
+
+#[test]
 fn an_invitation_to_guess_at_forbidden_places_or_while_another_runs_is_refused() {
     let now = origin();
     let mut plan = connected(Role::Accepter, now);
