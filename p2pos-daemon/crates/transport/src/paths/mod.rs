@@ -9,7 +9,11 @@ mod events;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use noq_proto::n0_nat_traversal::Error as TraversalError;
+use noq::VarInt;
+use noq_proto::{
+    coding::{Decodable as _, Encodable as _},
+    n0_nat_traversal::Error as TraversalError,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -40,6 +44,25 @@ pub struct PathId(noq::PathId);
 impl PathId {
     /// The path on which the connection began.
     pub const FIRST: Self = Self(noq::PathId::ZERO);
+
+    /// The path of this number, whether it exists or not.
+    #[must_use]
+    pub fn of(number: u32) -> Self {
+        Self(number.into())
+    }
+
+    /// QUIC's number of the path, which is the same on both sides.
+    ///
+    /// # Panics
+    /// Never: a path's number has 32 bits.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        // noq shows the number nowhere but on the wire.
+        let mut bytes = Vec::with_capacity(8);
+        self.0.encode(&mut bytes);
+        let number = VarInt::decode(&mut bytes.as_slice()).expect("what was just encoded can be decoded");
+        u32::try_from(number.into_inner()).expect("a path's number has 32 bits")
+    }
 }
 
 impl fmt::Display for PathId {
