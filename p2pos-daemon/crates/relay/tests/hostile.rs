@@ -180,6 +180,18 @@ fn one_network_gets_four_leases_however_many_keys_it_has() {
 }
 
 #[test]
+fn an_address_that_somebody_left_is_not_flooded_by_a_friend() {
+    let mut relay = Relay::new(settings(RelayMode::Contacts));
+    let (left, friend) = relay.join(&contact(1), &contact(2));
+    relay.send(&left, &packet());
+    relay.pass(Duration::from_secs(31));
+    assert_eq!(relay.send_many(&friend, 1000), 64, "as many as wake an idle one");
+    assert_eq!(relay.send(&friend, &packet()).0, Verdict::Dropped(Dropped::Silent));
+    relay.send(&left, &packet());
+    assert_eq!(relay.send_many(&friend, 1000), 1000, "it is there after all");
+}
+
+#[test]
 fn a_caller_without_end_rings_sixteen_times_and_then_once_a_second() {
     let mut relay = Relay::new(settings(RelayMode::Community));
     let lease = relay.reserve(&stranger(2)).unwrap();

@@ -51,6 +51,9 @@ pub(super) struct Side {
     /// Before this no further challenge goes out.
     pub(super) next_challenge_at: u64,
     pub(super) window: ReplayWindow,
+    /// When a frame of this side last came, and how many were sent to it since.
+    pub(super) heard_at: u64,
+    pub(super) unanswered: u32,
     pub(super) sending: crate::bucket::Bucket,
     pub(super) bytes: u64,
     pub(super) packets: u64,
@@ -92,8 +95,17 @@ impl Role {
 }
 
 impl Circuit {
-    pub(super) fn new(caller: Side, callee: Side, now: u64, is_introduction: bool) -> Self {
+    pub(super) fn new(mut caller: Side, mut callee: Side, now: u64, is_introduction: bool) -> Self {
+        // Both have just spoken with the relay.
+        (caller.heard_at, callee.heard_at) = (now, now);
         Self { caller, callee, used_at: now, is_introduction, generation: 0 }
+    }
+
+    /// Takes note of a genuine frame of a side.
+    pub(super) fn hear(&mut self, role: Role, now: u64) {
+        let side = self.side_mut(role);
+        side.heard_at = now;
+        side.unanswered = 0;
     }
 
     pub(super) fn side(&self, role: Role) -> &Side {

@@ -41,6 +41,13 @@ const CHALLENGE_GAP_NS: u64 = 100_000_000;
 /// How long a cookie is good: it was made in this stretch of time or the one before. Twice the slowest round trip.
 const COOKIE_EPOCH_NS: u64 = 15_000_000_000;
 
+/// How long a side may be silent and still be sent more than [`UNANSWERED_MAX`] frames (RFC 7675 s5.1: consent lasts
+/// 30 s). Whoever has gone from an address must not have it flooded by a friend.
+const CONSENT_NS: u64 = 30_000_000_000;
+
+/// Frames to a side that may go unanswered for any time: an idle one is woken with fewer.
+const UNANSWERED_MAX: u32 = 64;
+
 /// Answers that wait to be sent. More are dropped, and asked for again.
 const ANSWERS_MAX: usize = 64;
 
@@ -80,6 +87,8 @@ pub enum Dropped {
     Control,
     /// The other side proved no address yet.
     NotBound,
+    /// The other side has said nothing for 30 s, whatever was sent to it.
+    Silent,
     /// The flow sends faster than it may.
     FlowRate,
     /// The source sends faster than it may.
@@ -96,7 +105,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// How many reasons there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     /// Returns the reason's place among counters.
     #[must_use]
@@ -114,6 +123,7 @@ impl Dropped {
             Self::Introduction => 9,
             Self::TotalRate => 10,
             Self::Month => 11,
+            Self::Silent => 12,
         }
     }
 
@@ -131,6 +141,7 @@ impl Dropped {
         "introduction",
         "total rate",
         "month",
+        "silent",
     ];
 }
 
@@ -165,6 +176,8 @@ impl Service {
         if !sender.window.accept(frame.counter) {
             return Err(Dropped::Replayed);
         }
+        circuit.hear(seat.role, now);
+        let sender = circuit.side(seat.role);
         let (vni, control, is_moved) = (frame.vni, frame.control, sender.bound != Some(from));
         if let Some(control) = control {
             return self.control(now, vni, from, control);
@@ -175,7 +188,9 @@ impl Service {
         }
         let class = self.charge(now, vni, bytes)?;
         let (_, circuit) = self.circuits.find_mut(vni).ok_or(Dropped::NoFlow)?;
-        let to = circuit.side(seat.role.other()).bound.ok_or(Dropped::NotBound)?;
+        let receiver = circuit.side_mut(seat.role.other());
+        let to = receiver.bound.ok_or(Dropped::NotBound)?;
+        receiver.unanswered = receiver.unanswered.saturating_add(1);
         circuit.used_at = now;
         let other = Seat { place: seat.place, role: seat.role.other() };
         let flow = circuit.vni(other);
@@ -188,8 +203,12 @@ impl Service {
     fn charge(&mut self, now: u64, vni: Vni, bytes: usize) -> Result<Class, Dropped> {
         let at = self.moment(now);
         let (seat, circuit) = self.circuits.find_mut(vni).ok_or(Dropped::NoFlow)?;
-        if circuit.side(seat.role.other()).bound.is_none() {
+        let receiver = circuit.side(seat.role.other());
+        if receiver.bound.is_none() {
             return Err(Dropped::NotBound);
+        }
+        if receiver.unanswered >= UNANSWERED_MAX && now > receiver.heard_at + CONSENT_NS {
+            return Err(Dropped::Silent);
         }
         let is_introduction = circuit.is_introduction;
         let sender = circuit.side_mut(seat.role);

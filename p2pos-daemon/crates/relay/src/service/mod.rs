@@ -549,6 +549,8 @@ fn side_of(
         bound: Some(asker.via),
         next_challenge_at: 0,
         window: crate::window::ReplayWindow::default(),
+        heard_at: 0,
+        unanswered: 0,
         sending: Bucket::default(),
         bytes: 0,
         packets: 0,
