@@ -438,3 +438,28 @@ mod tests {
         assert!(shared.families().is_whole());
     }
 }
+    #[tokio::test]
+    async fn who_ends_a_long_connection_is_a_late_partner() {
+        let endpoint = |seed| {
+            let mut config = crate::Config::new(Arc::new(SecretKey::from_seed([seed; 32])));
+            config.ipv4 = Some(Ipv4Addr::LOCALHOST);
+            config.ipv6 = None;
+            crate::Endpoint::bind(&config).unwrap()
+        };
+        let (a, b) = (endpoint(1), endpoint(2));
+        let address = b.local_addresses()[0];
+        let (candidates, timeline) =
+            ([Candidate { addr: address, kind: CandidateKind::Manual }], crate::Timeline::default());
+        let both = async { tokio::join!(a.dial(b.peer_id(), &candidates, &timeline), b.accept()) };
+        let (dialed, accepted) = timeout(Duration::from_secs(20), both).await.unwrap();
+        let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+        // Longer than a partner is remembered, in one leap.
+        tokio::time::pause();
+        tokio::time::advance(crate::tuning::RECENT_REMOTE_AGE_MAX + RESET_GRACE_AFTER_START).await;
+        tokio::time::resume();
+        assert!(!a.shared().may_answer(address, RESET));
+        accepted.close(p2pos_peer_protocol::EndCode::IDLE);
+        assert!(timeout(Duration::from_secs(20), dialed.accept_stream()).await.unwrap().is_err());
+        assert!(a.shared().may_answer(address, RESET), "it may not have noticed the end");
+    }
+
