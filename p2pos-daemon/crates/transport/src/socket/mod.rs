@@ -425,20 +425,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_family_that_could_not_be_bound_anew_still_counts_as_broken() {
-        let shared = shared();
-        let address = shared.local_addresses()[0];
-        shared.family_for(address.ip()).unwrap().give_up(&io::Error::other("the interface is gone"));
-        // The wait for the kernel's buffer may keep the old socket, and with it the port, a moment longer.
-        let keeper = shared.family_for(address.ip());
-        assert!(matches!(shared.heal(), Err(BindError::PortTaken { local }) if local == address));
-        timeout(Duration::from_secs(20), shared.broken()).await.unwrap();
-        drop(keeper);
-        shared.heal().unwrap();
-        assert!(shared.families().is_whole());
-    }
-}
-    #[tokio::test]
     async fn who_ends_a_long_connection_is_a_late_partner() {
         let endpoint = |seed| {
             let mut config = crate::Config::new(Arc::new(SecretKey::from_seed([seed; 32])));
@@ -463,3 +449,17 @@ mod tests {
         assert!(a.shared().may_answer(address, RESET), "it may not have noticed the end");
     }
 
+    #[tokio::test]
+    async fn a_family_that_could_not_be_bound_anew_still_counts_as_broken() {
+        let shared = shared();
+        let address = shared.local_addresses()[0];
+        shared.family_for(address.ip()).unwrap().give_up(&io::Error::other("the interface is gone"));
+        // The wait for the kernel's buffer may keep the old socket, and with it the port, a moment longer.
+        let keeper = shared.family_for(address.ip());
+        assert!(matches!(shared.heal(), Err(BindError::PortTaken { local }) if local == address));
+        timeout(Duration::from_secs(20), shared.broken()).await.unwrap();
+        drop(keeper);
+        shared.heal().unwrap();
+        assert!(shared.families().is_whole());
+    }
+}
