@@ -8,7 +8,8 @@ use bytes::Bytes;
 use p2pos_identity::SecretKey;
 use p2pos_relay::tcp::FrameReader;
 use p2pos_relay::{
-    Asker, Call, Entropy, FlowEnd, Notice, RelayMode, RelaySettings, Service, ServiceEvent, Verdict, Via,
+    Asker, Call, Entropy, FlowEnd, Notice, Opened, RelayMode, RelaySettings, Service, ServiceEvent, Verdict,
+    Via,
 };
 
 use crate::input::Input;
@@ -46,7 +47,6 @@ struct Relayed {
 
 impl Relayed {
     fn new() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "only where virtual time begins")]
         let now = Instant::now();
         let settings = RelaySettings { mode: RelayMode::Community, ..RelaySettings::default() };
         let mut relay = Service::new(now, settings, [7; 16], 0);
@@ -85,7 +85,11 @@ impl Relayed {
             let answered: usize =
                 std::iter::from_fn(|| self.relay.poll_answer()).map(|(_, answer)| answer.len()).sum();
             assert!(answered <= sent, "{answered} bytes for {sent}");
-            self.ends.iter().for_each(|end| drop(end.open(&frame)));
+            for end in &self.ends {
+                if let Ok(Opened::Packet(packet)) = end.open(&frame) {
+                    assert!(frame.ends_with(packet), "a packet is handed on where it lies");
+                }
+            }
         }
     }
 }
