@@ -155,7 +155,7 @@ pub(crate) enum Plugins {
     Stop(Several),
     /// Stop, then start
     Restart(Several),
-    /// Show what a plugin asks for, and let it run if you agree
+    /// Show what a plugin asks for, and let it run if you agree; one that runs is restarted if its files have changed
     Enable {
         /// Its id
         plugin: String,
@@ -168,9 +168,10 @@ pub(crate) enum Plugins {
         /// Its id
         plugin: String,
     },
-    /// Show what one wrote and what happened to it
+    /// Show what one wrote and what happened to it, also of one that is known no more
     Logs(Logs),
-    /// Run a plugin of your own in this terminal, with token and environment set
+    /// Run a plugin of your own in this terminal, with token and environment set; its Log frames and the daemon's complaints
+    /// appear on stderr
     Run {
         /// Its directory, with plugin.toml
         dir: PathBuf,
@@ -178,7 +179,7 @@ pub(crate) enum Plugins {
         #[arg(last = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Check a plugin's manifest; needs no daemon
+    /// Check a plugin's manifest, with line and column; needs no daemon, and ends with 1 if it is wrong
     Check {
         /// Its directory, with plugin.toml
         dir: PathBuf,
