@@ -132,6 +132,6 @@ async fn dial(node: &Node, peer: PeerId) -> Dial {
 fn report(what: &str, first: Duration, others: impl Iterator<Item = Duration>) {
     let mut sorted: Vec<u128> = others.map(|time| time.as_micros()).collect();
     sorted.sort_unstable();
-    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
-    println!("{what:<20} {:>9} {:>8} {:>8}", first.as_micros(), at(0.5), at(0.99));
+    let at = |percent: usize| sorted[(sorted.len() - 1) * percent / 100];
+    println!("{what:<20} {:>9} {:>8} {:>8}", first.as_micros(), at(50), at(99));
 }

@@ -38,7 +38,6 @@ pub struct Incoming {
     peer: PeerId,
     hello: StreamHello,
     path: Option<PathInfo>,
-    is_contact: bool,
     /// What follows the hello; `None` for flows, where nothing does.
     early: Option<RecvHalf>,
     /// `None` once decided.
@@ -91,12 +90,6 @@ impl Incoming {
     #[must_use]
     pub fn path(&self) -> Option<PathInfo> {
         self.path
-    }
-
-    /// Whether the policy knows the peer as a contact.
-    #[must_use]
-    pub fn is_contact(&self) -> bool {
-        self.is_contact
     }
 
     /// What the peer has sent behind its hello: it need not wait for the answer, and whoever decides need not either. Once
@@ -153,7 +146,7 @@ impl Drop for Incoming {
 }
 
 /// Accepts the streams of one connection until it ends.
-pub(crate) async fn run(live: Arc<Live>, is_contact: bool, incoming: mpsc::Sender<Incoming>) -> Lost {
+pub(crate) async fn run(live: Arc<Live>, incoming: mpsc::Sender<Incoming>) -> Lost {
     let places = Arc::new(Semaphore::new(UNANSWERED_PER_CONNECTION_MAX));
     let mut unanswered = JoinSet::new();
     loop {
@@ -164,7 +157,7 @@ pub(crate) async fn run(live: Arc<Live>, is_contact: bool, incoming: mpsc::Sende
                         turn_away(stream);
                         continue;
                     };
-                    let opened = Opened { live: live.clone(), is_contact, _place: place };
+                    let opened = Opened { live: live.clone(), _place: place };
                     unanswered.spawn(opened.serve(stream, incoming.clone()));
                 }
                 Err(lost) => return lost,
@@ -187,7 +180,6 @@ fn turn_away((mut send, mut recv): (SendStream, RecvStream)) {
 /// One stream between its arrival and its answer.
 struct Opened {
     live: Arc<Live>,
-    is_contact: bool,
     /// Given back when the stream is decided on.
     _place: OwnedSemaphorePermit,
 }
@@ -233,7 +225,6 @@ impl Opened {
         let incoming = Incoming {
             peer: self.live.connection.peer(),
             path: self.live.connection.path(),
-            is_contact: self.is_contact,
             hello,
             early,
             decide: Some(decide),

@@ -325,7 +325,7 @@ async fn welcome_peers(context: Arc<Context>, policy: Arc<dyn Policy>) {
             connection.close(EndCode::REFUSED);
             continue;
         };
-        let command = Command::Adopt(connection.clone(), welcome);
+        let command = Command::Adopt(Box::new(connection.clone()), welcome);
         if context.registry.command(peer, &context, command).await.is_err() {
             connection.close(EndCode::STREAM_LIMIT);
         }

@@ -93,7 +93,7 @@ impl Actor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Connect(reply) => self.wishes.add(reply),
-            Command::Adopt(connection, welcome) => self.adopt(connection, welcome),
+            Command::Adopt(connection, welcome) => self.adopt(*connection, welcome),
             Command::Disconnect => self.disconnect(),
             Command::NetworkChanged => {
                 self.connections.nudge_all();
@@ -120,7 +120,7 @@ impl Actor {
         }
         let live = Live::new(connection, self.given_back.clone());
         self.connections.add(live.clone(), welcome);
-        self.acceptors.spawn(accept::run(live, is_contact, self.context.incoming.clone()));
+        self.acceptors.spawn(accept::run(live, self.context.incoming.clone()));
         self.dialler.succeeded();
     }
 

@@ -166,7 +166,7 @@ pub(crate) enum Command {
     /// Bring a connection, dialling until the asker gives up waiting.
     Connect(oneshot::Sender<Result<Arc<Live>, OpenError>>),
     /// Take a connection that the peer has begun.
-    Adopt(Connection, Welcome),
+    Adopt(Box<Connection>, Welcome),
     /// Close the connections, stop dialling, and refuse those who wait.
     Disconnect,
     /// Dial now if you are waiting to: the network has changed.
