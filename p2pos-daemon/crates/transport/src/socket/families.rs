@@ -67,6 +67,16 @@ impl Families {
         if self.is_empty() { Err(BindError::NoFamily) } else { Ok(()) }
     }
 
+    /// Binds both families on whatever port is free, in place of what is there.
+    pub(super) fn bind_anew(&mut self, listen: Listen, alarm: &Arc<Notify>) -> Result<(), BindError> {
+        self.take_down();
+        let Self { v4, v6, .. } = Self::bind(listen, alarm)?;
+        (self.v4, self.v6) = (v4, v6);
+        self.expects_v4 |= self.v4.is_some();
+        self.expects_v6 |= self.v6.is_some();
+        Ok(())
+    }
+
     /// Closes both sockets and lets go of whoever waits for them. What was there still counts as expected.
     pub(super) fn take_down(&mut self) {
         for family in [self.v4.take(), self.v6.take()].into_iter().flatten() {

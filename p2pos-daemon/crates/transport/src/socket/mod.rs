@@ -142,9 +142,18 @@ impl Shared {
         let port = self.families().port();
         self.families_mut().take_down();
         let unfinished = Unfinished { shared: self };
+        let rebuilt = self.bind_again(port).await;
+        drop(unfinished);
+        self.wake_reader();
+        self.bind_flows_anew();
+        rebuilt
+    }
+
+    /// Binds what was taken down, on `port` if possible.
+    async fn bind_again(&self, port: Option<u16>) -> Result<(), BindError> {
         let wish = Listen { port: self.listen.port.or(port), ..self.listen };
         let mut tries = 1;
-        let rebuilt = loop {
+        loop {
             // The lock ends with this line, and not with the wait below.
             let healed = self.families_mut().heal(wish, &self.alarm);
             match healed {
@@ -153,16 +162,11 @@ impl Shared {
                     tokio::time::sleep(SAME_PORT_REBIND_WAIT).await;
                 }
                 Err(BindError::PortTaken { .. }) if self.listen.port.is_none() => {
-                    self.families_mut().take_down();
-                    break self.families_mut().heal(self.listen, &self.alarm);
+                    return self.families_mut().bind_anew(self.listen, &self.alarm);
                 }
-                other => break other,
+                other => return other,
             }
-        };
-        drop(unfinished);
-        self.wake_reader();
-        self.bind_flows_anew();
-        rebuilt
+        }
     }
 
     /// Waits until a socket does not work; at once if that is so. Cancel-safe.
@@ -399,6 +403,44 @@ mod tests {
         shared.heal().unwrap();
         assert_eq!(shared.local_addresses(), before);
         assert!(!shared.family_for(before[0].ip()).unwrap().is_broken());
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_gone_for_good_is_given_up_and_the_connection_moves_to_another() {
+        let endpoint = |seed| {
+            let mut config = crate::Config::new(Arc::new(SecretKey::from_seed([seed; 32])));
+            config.ipv4 = Some(Ipv4Addr::LOCALHOST);
+            config.ipv6 = None;
+            crate::Endpoint::bind(&config).unwrap()
+        };
+        let (a, b) = (endpoint(1), endpoint(2));
+        let candidate = Candidate { addr: b.local_addresses()[0], kind: CandidateKind::Manual };
+        let (candidates, timeline) = ([candidate], crate::Timeline::default());
+        let both = async { tokio::join!(a.dial(b.peer_id(), &candidates, &timeline), b.accept()) };
+        let (dialed, accepted) = timeout(Duration::from_secs(20), both).await.unwrap();
+        let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+
+        let before = a.local_addresses()[0];
+        a.shared().families_mut().take_down();
+        let thief = loop {
+            // Whoever waited for the old socket lets go at its next turn.
+            tokio::task::yield_now().await;
+            if let Ok(thief) = std::net::UdpSocket::bind(before) {
+                break thief;
+            }
+        };
+        a.shared().bind_again(Some(before.port())).await.unwrap();
+        let after = a.local_addresses()[0];
+        assert_ne!(after, before);
+        a.network_changed().unwrap();
+        let moved = async {
+            while accepted.path().unwrap().remote != after {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), moved).await.unwrap();
+        assert!(dialed.lost().is_none());
+        drop(thief);
     }
 
     #[tokio::test]
