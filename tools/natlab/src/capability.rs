@@ -4,7 +4,7 @@
 use std::env;
 use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 /// Bit of `CAP_NET_ADMIN` in `/proc/self/status` (capabilities(7)).
 const CAP_NET_ADMIN: u32 = 12;
@@ -48,6 +48,16 @@ pub const MINIUPNPD: &[Capability] =
 /// # Errors
 /// Names everything that is missing, and the package or privilege that would bring it.
 pub fn require(needed: &[&[Capability]]) -> Result<()> {
+    let missing = missing(needed)?;
+    ensure!(missing.is_empty(), "the NAT lab cannot run here; missing: {}", missing.join(", "));
+    Ok(())
+}
+
+/// What of these is missing, each with what would bring it.
+///
+/// # Errors
+/// The kernel does not tell this process's privileges.
+pub fn missing(needed: &[&[Capability]]) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for capability in needed.iter().copied().flatten() {
         match capability {
@@ -59,10 +69,7 @@ pub fn require(needed: &[&[Capability]]) -> Result<()> {
             }
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    bail!("the NAT lab cannot run here; missing: {}", missing.join(", "));
+    Ok(missing)
 }
 
 /// Privileges of this process that are missing for namespaces and rules.

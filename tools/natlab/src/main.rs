@@ -27,6 +27,10 @@ enum What {
     Prove(cli::prove::ProveArguments),
     /// Try every pair of kinds with real daemons: is the path the one that we promise?
     Matrix(cli::matrix::MatrixArguments),
+    /// Let something happen in the middle of a conversation: another address, a reboot, silence, loss, a flood
+    Scenario(cli::scenario::ScenarioArguments),
+    /// Name what this machine lacks for the lab; nothing is good
+    Check,
     /// Build sites and leave them standing until Ctrl-C, for looking around by hand
     Stand(cli::stand::StandArguments),
     /// Join two network namespaces by a wire of chosen delay, jitter, loss and rate
@@ -59,6 +63,8 @@ async fn run(what: What) -> Result<ExitCode> {
     match what {
         What::Prove(arguments) => cli::prove::run(arguments).await,
         What::Matrix(arguments) => cli::matrix::run(arguments).await,
+        What::Scenario(arguments) => cli::scenario::run(arguments).await,
+        What::Check => cli::check(),
         What::Stand(arguments) => cli::stand::run(&arguments).await,
         What::Wire(arguments) => {
             tokio::task::spawn_blocking(move || p2pos_natlab::wire::cli::run(&arguments)).await??;

@@ -27,6 +27,12 @@ pub enum Part {
     Relay,
     /// The same over TCP, where there is no UDP.
     TcpRelay,
+    /// Noticing within a second that the way in use has died, and going on by another or the same anew.
+    Failover,
+    /// Noticing that the own addresses have changed, and going on with others.
+    NetworkChange,
+    /// A port of the router, asked for by UPnP, NAT-PMP or PCP.
+    PortMapping,
 }
 
 /// The parts that the daemon has and uses.
@@ -41,6 +47,9 @@ impl fmt::Display for Part {
             Self::Guessing => "guessing",
             Self::Relay => "relay",
             Self::TcpRelay => "relay over TCP",
+            Self::Failover => "failover",
+            Self::NetworkChange => "network change",
+            Self::PortMapping => "port mapping",
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The chores of the project, all in Rust, because Rust is the one tool that everybody who builds this surely has.
 //!
-//! One file per chore: [`ci`], [`mod@test`], [`tidy`], [`gen_code`], [`mod@bench`], [`fuzz`]. [`steps`] runs them one after the other and
+//! One file per chore: [`ci`], [`mod@test`], [`tidy`], [`gen_code`], [`mod@bench`], [`lab`], [`fuzz`]. [`steps`] runs them one after the other and
 //! keeps the score; [`command`] starts other programs; [`repo`] knows where the checkout is and which files are ours.
 //! Knows nothing of what p2pOS does.
 
@@ -10,6 +10,7 @@ mod command;
 mod deny;
 mod fuzz;
 mod gen_code;
+mod lab;
 mod repo;
 mod say;
 mod steps;
@@ -60,6 +61,11 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Real daemons behind real NATs: prove, matrix, scenario, stand, wire; arguments go to tools/natlab. Needs root.
+    Lab {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs the fuzz targets under libFuzzer.
     Fuzz {
         /// Seconds for each target.
@@ -81,6 +87,7 @@ fn main() -> Result<ExitCode> {
         Chore::Tidy { bless } => tidy::run(bless)?,
         Chore::Gen { check } => gen_code::run(check)?,
         Chore::Bench { arguments } => bench::run(&arguments)?,
+        Chore::Lab { arguments } => lab::run(&arguments)?,
         Chore::Fuzz { seconds, target, minimise } => fuzz::run(seconds, target.as_deref(), minimise)?,
     };
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

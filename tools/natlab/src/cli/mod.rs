@@ -2,10 +2,23 @@
 
 pub(crate) mod matrix;
 pub(crate) mod prove;
+pub(crate) mod scenario;
 pub(crate) mod stand;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
+use p2pos_natlab::capability::{self, BASE, COTURN, MINIUPNPD};
 use p2pos_natlab::topology::Kind;
+
+/// `lab check`: prints what is missing, and nothing if nothing is. That something is missing is an answer, not a failure.
+pub(crate) fn check() -> Result<ExitCode> {
+    let missing = capability::missing(&[BASE, COTURN, MINIUPNPD])?;
+    if !missing.is_empty() {
+        data(&missing.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Names of kinds, with commas between.
 #[derive(Clone, Debug)]

@@ -44,6 +44,8 @@ pub struct BuiltRouter {
     plan: Router,
     /// Its address towards the Internet.
     wan: Ipv4Addr,
+    /// Its address towards the hosts.
+    lan: Ipv4Addr,
 }
 
 /// A host at the end of a site.
@@ -63,23 +65,23 @@ impl BuiltSite {
         ensure!(is_possible, "several hosts need a router before them, and IPv4");
         let number = lab.take_number()?;
         let prefix = format!("{}-", lab.namespace(&plan.name).name());
-        let within = |part: String| Namespace::named(format!("{prefix}{part}"));
-        let mut depth = 0..u8::MAX;
-        let wan_of = |depth: u8| {
-            if depth == 0 { Subnet::line(number, 0) } else { Subnet::between_routers(number, depth - 1) }
-        };
-        let routers = plan.routers.iter().zip(depth.by_ref()).map(|(router, depth)| BuiltRouter {
-            namespace: within(format!("r{depth}")),
-            plan: *router,
-            wan: wan_of(depth).v4(FAR),
-        });
-        let routers: Vec<_> = routers.collect();
         let lan = Subnet::lan(number, plan.routers.iter().any(Router::translates));
+        let routers: Vec<_> = (0_u8..)
+            .zip(&plan.routers)
+            .map(|(depth, router)| {
+                let is_last = usize::from(depth) + 1 == plan.routers.len();
+                let (outside, inside) =
+                    (outside_of(number, depth), if is_last { lan } else { outside_of(number, depth + 1) });
+                let namespace = Namespace::named(format!("{prefix}r{depth}"));
+                BuiltRouter { namespace, plan: *router, wan: outside.v4(FAR), lan: inside.v4(NEAR) }
+            })
+            .collect();
         let hosts = (0..plan.hosts).map(|index| {
+            let is_alone = routers.is_empty();
             let (subnet, host) =
-                if routers.is_empty() { (wan_of(0), FAR) } else { (lan, host_number(index)) };
+                if is_alone { (outside_of(number, 0), FAR) } else { (lan, host_number(index)) };
             Host {
-                namespace: within(format!("h{index}")),
+                namespace: Namespace::named(format!("{prefix}h{index}")),
                 v4: plan.stack.has_v4().then(|| subnet.v4(host).into()),
                 v6: plan.stack.has_v6().then(|| subnet.v6(host).into()),
             }
@@ -315,6 +317,11 @@ impl BuiltSite {
     }
 }
 
+/// The network towards the Internet of what stands at that depth: 0 is the carrier's router, or a host without one.
+fn outside_of(site: u8, depth: u8) -> Subnet {
+    depth.checked_sub(1).map_or_else(|| Subnet::line(site, 0), |above| Subnet::between_routers(site, above))
+}
+
 impl BuiltRouter {
     /// Forgets all bindings.
     ///
@@ -338,6 +345,12 @@ impl BuiltRouter {
     #[must_use]
     pub fn wan(&self) -> Ipv4Addr {
         self.wan
+    }
+
+    /// Its address towards the hosts.
+    #[must_use]
+    pub fn lan_address(&self) -> Ipv4Addr {
+        self.lan
     }
 
     /// What it was built from.

@@ -25,9 +25,23 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What the NAT lab needs beside root. Nobody else's business: without root the lab's steps say themselves that they cannot run.
+const LAB_NEEDS: &[Need] = &[
+    Need { what: "ip", probe: &["sh", "-c", "command -v ip"], package: "iproute2" },
+    Need { what: "nft", probe: &["sh", "-c", "command -v nft"], package: "nftables" },
+    Need { what: "conntrack", probe: &["sh", "-c", "command -v conntrack"], package: "conntrack" },
+    Need {
+        what: "coturn",
+        probe: &["sh", "-c", "command -v turnserver && command -v turnutils_natdiscovery"],
+        package: "coturn",
+    },
+    Need { what: "miniupnpd", probe: &["sh", "-c", "command -v miniupnpd"], package: "miniupnpd-nftables" },
+];
+
 /// Installs what is missing, if that is ours to do.
 pub(crate) fn prepare() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need)).collect();
+    let of_lab = if may_install() { LAB_NEEDS } else { &[] };
+    let missing: Vec<&Need> = NEEDS.iter().chain(of_lab).filter(|need| !is_there(need)).collect();
     if missing.is_empty() {
         say::line("this machine has all that the tests need");
         return Ok(());

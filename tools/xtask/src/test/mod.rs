@@ -10,6 +10,7 @@ mod rust;
 use anyhow::Result;
 
 pub(crate) use self::demo::DemoSize;
+use crate::lab;
 use crate::steps::Steps;
 
 /// Sets up and runs all tests, or those steps whose name contains `only`.
@@ -30,4 +31,5 @@ pub(crate) fn add_steps(steps: &mut Steps, size: DemoSize) {
     plugins::add_steps(steps);
     steps.run("demo: build", demo::build);
     steps.run("demo: run", || demo::run(size));
+    lab::add_steps(steps);
 }
