@@ -17,6 +17,7 @@ mod settings;
 mod table;
 mod units;
 
+use std::env;
 use std::future::Future;
 use std::process::ExitCode;
 
@@ -91,9 +92,9 @@ fn up(context: Context, up: &Up) -> Result<(), Failure> {
     let orders = app::Orders { port: up.port, until_stdin_closes: up.until_stdin_closes };
     let mut builder = runtime::Builder::new_current_thread();
     let pulse = Pulse::default();
-    let vigil = vigil::keep(&mut builder, pulse.clone());
+    let vigil = env::var_os(vigil::SWITCH).map(|_| vigil::keep(&mut builder, pulse.clone()));
     on(builder, async {
-        tokio::spawn(vigil);
+        vigil.map(tokio::spawn);
         app::run(context.paths, &loaded, orders, context.output, pulse).await
     })
 }

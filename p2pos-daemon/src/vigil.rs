@@ -4,7 +4,8 @@
 //! sleep meanwhile costs the next message a wake-up, and a processor that was halted costs several times that. So here is what KVM does
 //! with its guests (`halt_poll_ns`) and adaptive mutexes with their waiters: once there is nothing to do, look for the next event with an
 //! open eye for at most [`WINDOW`], provided that the last gaps were so short; otherwise sleep at once. Between two looks the processor is
-//! offered to whoever else can use it. docs/decisions/0011 tells what it brings and what it costs.
+//! offered to whoever else can use it. It is switched on by [`SWITCH`] only: docs/decisions/0011 tells what it may bring, what it
+//! costs, and what is not known yet.
 //!
 //! Refuses to know: what the events are. The bridge says that bytes have moved ([`Pulse::beat`]), the runtime says when it is about to
 //! sleep, and the judgement between the two is a machine without a clock.
@@ -19,6 +20,9 @@ use std::{
 };
 
 use tokio::{runtime, sync::Notify};
+
+/// The environment variable that switches it on, whatever its value.
+pub(crate) const SWITCH: &str = "P2POS_VIGIL";
 
 /// Longest time that the thread looks for the next event before it sleeps. A wake-up from a halted processor costs 10 to 50 us, so looking
 /// for longer than this costs more than it can save; at half, a round trip through two daemons and two plugins ends after it.

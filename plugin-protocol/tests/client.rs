@@ -47,6 +47,27 @@ async fn a_registered_protocol_is_accepted_served_and_closed() {
 }
 
 #[tokio::test]
+async fn a_peer_that_gave_up_before_it_was_accepted_does_not_end_who_accepts() {
+    let (client, mut daemon) = connected().await;
+    let mut listener = registered(&client, &mut daemon, "/echo/1").await;
+    let mut remote = daemon.incoming("/echo/1");
+    remote.send.write(Bytes::from_static(b"never mind")).await.unwrap();
+    remote.send.reset(End::app(3));
+    let incoming = soon(listener.accept()).await.unwrap();
+    // Whatever the daemon says next has come behind the stream's end.
+    let answer = async {
+        let inbound = daemon.next().await;
+        daemon.session.reply(inbound.rid.unwrap(), Body::Contacts(Vec::new()));
+    };
+    assert_eq!(tokio::join!(client.contacts(), answer).0.unwrap(), []);
+    let mut stream = incoming.accept_stream().unwrap();
+    assert!(matches!(soon(stream.read()).await, Err(Error::Stream(_))));
+    assert!(matches!(soon(stream.write(&b"back"[..])).await, Err(Error::Stream(_))));
+    drop(stream);
+    assert!(client.session().end().is_none());
+}
+
+#[tokio::test]
 async fn a_stream_is_opened_used_as_async_io_and_reset() {
     let (client, mut daemon) = connected().await;
     let opening = client.open(peer(), "/echo/1");

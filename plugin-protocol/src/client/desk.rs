@@ -16,7 +16,7 @@ use crate::{
     code::Code,
     driver::{Inbound, Inbox},
     limits,
-    message::{self, Accept, Body, ErrorReply, Event, EventKind, Reject, Rid, Shutdown, Unregister},
+    message::{self, Accept, Body, ErrorReply, Event, EventKind, Kind, Reject, Rid, Shutdown, Unregister},
 };
 
 /// Incoming streams that may wait for [`Listener::accept`]; more are told 306 NOT_READY. At half, a burst of peers
@@ -107,13 +107,18 @@ impl Incoming {
         }
     }
 
-    /// Takes it as a muxed stream.
+    /// Takes it as a muxed stream. A peer that has given up meanwhile is met when the stream is used, as one that gives up
+    /// a moment later is.
     ///
     /// # Errors
-    /// [`Error::NotHere`] if it is something else, or is over already.
+    /// [`Error::NotHere`] if it is something else.
     pub fn accept_stream(mut self) -> Result<Stream, Error> {
-        let (send, recv) =
-            self.client.inner.session.adopt_stream(self.incoming.stream).ok_or(Error::NotHere)?;
+        if self.incoming.kind == Kind::Datagram || self.incoming.ticket.is_some() {
+            return Err(Error::NotHere);
+        }
+        let session = &self.client.inner.session;
+        let id = self.incoming.stream;
+        let (send, recv) = session.adopt_stream(id).unwrap_or_else(|| session.bygone_stream(id));
         self.say_accept();
         Ok(Stream::new(&self.client, send, recv, self.info()))
     }
@@ -121,7 +126,7 @@ impl Incoming {
     /// Takes it as a datagram flow.
     ///
     /// # Errors
-    /// As [`Incoming::accept_stream`].
+    /// [`Error::NotHere`] if it is something else, or is over already.
     pub fn accept_datagrams(mut self) -> Result<Datagrams, Error> {
         let flow = self.client.inner.session.adopt_flow(self.incoming.stream).ok_or(Error::NotHere)?;
         self.say_accept();
@@ -131,7 +136,7 @@ impl Incoming {
     /// Takes it as a stream with a socket of its own, if the protocol was registered so.
     ///
     /// # Errors
-    /// As [`Incoming::accept_stream`], and what may happen to the second socket.
+    /// As [`Incoming::accept_datagrams`], and what may happen to the second socket.
     pub async fn accept_raw(mut self) -> Result<RawStream, Error> {
         let ticket = self.incoming.ticket.clone().ok_or(Error::NotHere)?;
         let detached =

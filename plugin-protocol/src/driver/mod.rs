@@ -303,6 +303,12 @@ impl Session {
         self.adopt(id, Sort::Stream).then(|| halves::halves(&self.shared, id))
     }
 
+    /// Halves of a stream that was over before it was taken: every call on them says so.
+    #[cfg(feature = "client")]
+    pub(crate) fn bygone_stream(&self, id: StreamId) -> (SendHalf, RecvHalf) {
+        halves::halves(&self.shared, id)
+    }
+
     /// Takes a flow that the other side opened, as [`Session::adopt_stream`].
     #[must_use]
     pub fn adopt_flow(&self, id: StreamId) -> Option<Flow> {

@@ -38,12 +38,15 @@ impl SendHalf {
         Self { inner, lease, is_finished: false }
     }
 
-    /// Writes all chunks without copying them; waits for the peer's credit. Not cancel-safe: a dropped call may have
-    /// written a part.
+    /// Writes all chunks without copying them; waits for the peer's credit.
+    ///
+    /// Cancel-safe as long as the slice is kept: what was taken is gone from it (noq empties or cuts the chunks in place), so a
+    /// dropped call is taken up by calling again with the same slice.
     ///
     /// # Errors
     /// [`StreamEnd`] if the peer stopped the stream or the connection is gone.
     pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamEnd> {
+        self.lease.note_writing();
         self.inner.write_chunks(chunks).await
     }
 
@@ -52,7 +55,7 @@ impl SendHalf {
     /// # Errors
     /// As [`SendHalf::write_chunks`].
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), StreamEnd> {
-        self.inner.write_chunks(&mut [chunk]).await
+        self.write_chunks(&mut [chunk]).await
     }
 
     /// Ends the half (half-close); what was written still arrives, also if this handle is dropped. Idempotent.

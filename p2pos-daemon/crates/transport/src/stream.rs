@@ -36,7 +36,8 @@ impl SendStream {
 
     /// Writes all chunks, without copying them, waiting for the peer's credit as need be.
     ///
-    /// Not cancel-safe: a dropped call may have written a part.
+    /// Cancel-safe as long as the slice is kept: what was taken is gone from it (noq empties or cuts the chunks in place), so a
+    /// dropped call is taken up by calling again with the same slice.
     ///
     /// # Errors
     /// [`StreamEnd`] if the peer stopped the stream or the connection is gone.
