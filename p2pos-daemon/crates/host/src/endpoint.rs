@@ -28,6 +28,12 @@ use crate::{hex, shared::random};
 /// Longest path of a unix socket in bytes: `sun_path` has 108, one is the closing NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// TCP_ESTABLISHED as the kernel's table writes it.
+const ESTABLISHED: &str = "01";
+/// Readings of the kernel's table for a connection that is not in it: a row that is skipped twice by chance is rare, and
+/// one that is gone (the other side has closed) costs no more than this.
+const LOOKS_MAX: usize = 3;
+
 /// Why the place for plugins could not be made.
 #[derive(Debug, Error)]
 pub enum EndpointError {
@@ -214,21 +220,44 @@ pub(crate) fn is_same_user_unix(socket: &UnixStream) -> bool {
 }
 
 /// The same for loopback TCP connections, by the kernel's table: those that are ours. A connection that is not in it is
-/// refused. One reading of the table, which costs as much as the machine has connections, serves all of them.
+/// refused. One reading of the table, which costs as much as the machine has connections, serves all of them; the kernel
+/// may skip a row while others come and go, so who is not found is looked for again.
 pub(crate) async fn same_users_tcp(sockets: Vec<TcpStream>) -> Vec<TcpStream> {
-    let read = tokio::task::spawn_blocking(|| fs::read_to_string("/proc/net/tcp")).await;
-    let Ok(Ok(table)) = read else { return Vec::new() };
-    let is_ours = |socket: &TcpStream| match (socket.peer_addr(), socket.local_addr()) {
-        (Ok(SocketAddr::V4(theirs)), Ok(SocketAddr::V4(ours))) => {
-            owner_of(&table, theirs, ours) == Some(my_uid())
+    let (mut ours, mut unknown) = (Vec::new(), sockets);
+    for _ in 0..LOOKS_MAX {
+        if unknown.is_empty() {
+            break;
         }
-        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
-    };
-    sockets.into_iter().filter(is_ours).collect()
+        let read = tokio::task::spawn_blocking(|| fs::read_to_string("/proc/net/tcp")).await;
+        let Ok(Ok(table)) = read else { break };
+        for socket in std::mem::take(&mut unknown) {
+            match owner_in(&table, &socket) {
+                Some(Owner::User(uid)) if uid == my_uid() => ours.push(socket),
+                Some(Owner::User(_) | Owner::Nobody) => {}
+                None => unknown.push(socket),
+            }
+        }
+    }
+    ours
 }
 
-/// The uid in the row of `/proc/net/tcp` whose own side is `local` and whose other side is `remote`.
-fn owner_of(table: &str, local: std::net::SocketAddrV4, remote: std::net::SocketAddrV4) -> Option<u32> {
+/// Whose the other end of a connection is.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    User(u32),
+    /// It was closed over there. The kernel shows such a row with uid 0, which is nobody's word for it.
+    Nobody,
+}
+
+fn owner_in(table: &str, socket: &TcpStream) -> Option<Owner> {
+    match (socket.peer_addr(), socket.local_addr()) {
+        (Ok(SocketAddr::V4(theirs)), Ok(SocketAddr::V4(ours))) => owner_of(table, theirs, ours),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => None,
+    }
+}
+
+/// The owner in the row of `/proc/net/tcp` whose own side is `local` and whose other side is `remote`.
+fn owner_of(table: &str, local: std::net::SocketAddrV4, remote: std::net::SocketAddrV4) -> Option<Owner> {
     // Addresses stand there as the hex of the number in the machine's own byte order.
     let text = |address: std::net::SocketAddrV4| {
         format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
@@ -238,7 +267,9 @@ fn owner_of(table: &str, local: std::net::SocketAddrV4, remote: std::net::Socket
         let mut columns = row.split_ascii_whitespace().skip(1);
         let is_it = columns.next() == Some(&local) && columns.next() == Some(&remote);
         // Behind them: state, queues, timer, retransmits, uid.
-        if is_it { columns.nth(4)?.parse().ok() } else { None }
+        let state = columns.next().filter(|_| is_it)?;
+        let uid = columns.nth(3)?.parse().ok()?;
+        Some(if state == ESTABLISHED { Owner::User(uid) } else { Owner::Nobody })
     })
 }
 
@@ -281,10 +312,12 @@ mod tests {
     fn the_kernels_table_tells_whose_a_connection_is() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              0: 0100007F:1F90 0100007F:A3E4 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n\
-             1: 0100007F:A3E4 0100007F:1F90 01 00000000:00000000 00:00000000 00000000 65534        0 2 1 0\n";
+             1: 0100007F:A3E4 0100007F:1F90 01 00000000:00000000 00:00000000 00000000 65534        0 2 1 0\n\
+             2: 0100007F:A3E5 0100007F:1F90 05 00000000:00000000 00:00000000 00000000     0        0 3 1 0\n";
         let at = |port| std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        assert_eq!(owner_of(table, at(0xA3E4), at(0x1F90)), Some(65534));
-        assert_eq!(owner_of(table, at(0x1F90), at(0xA3E4)), Some(0));
+        assert_eq!(owner_of(table, at(0xA3E4), at(0x1F90)), Some(Owner::User(65534)));
+        assert_eq!(owner_of(table, at(0x1F90), at(0xA3E4)), Some(Owner::User(0)));
+        assert_eq!(owner_of(table, at(0xA3E5), at(0x1F90)), Some(Owner::Nobody), "closed is not root's");
         assert_eq!(owner_of(table, at(1), at(2)), None);
     }
 
