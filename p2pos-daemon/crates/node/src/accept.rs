@@ -10,6 +10,7 @@ use std::sync::Arc;
 use p2pos_identity::{PeerId, ProtocolName};
 use p2pos_peer_protocol::{
     EndCode, Kind, Message, PING_PROTOCOL, Refusal, RefusalCode, StreamAnswer, StreamHello,
+    signal::SIGNAL_PROTOCOL,
 };
 use p2pos_transport::{Lost, PathInfo, RecvStream, SendStream, StreamEnd};
 use tokio::{
@@ -202,7 +203,22 @@ impl Opened {
             let protocol = protocol.clone();
             return self.serve_ping(protocol, send, recv).await;
         }
+        if let Some(protocol) = hello.protocols().iter().find(|name| name.as_str() == SIGNAL_PROTOCOL) {
+            return self.hand_to_steering(protocol.clone(), send, recv).await;
+        }
         self.offer(hello, (send, recv), incoming).await;
+    }
+
+    /// A connection has one signal stream; a second one finds no place.
+    async fn hand_to_steering(self, protocol: ProtocolName, mut send: SendStream, recv: RecvStream) {
+        match self.live.steered.streams.try_reserve() {
+            Ok(place) => {
+                if answer(&mut send, &StreamAnswer::Accepted(protocol)).await.is_ok() {
+                    place.send((send, recv));
+                }
+            }
+            Err(_) => turn_away((send, recv)),
+        }
     }
 
     async fn serve_ping(self, protocol: ProtocolName, mut send: SendStream, recv: RecvStream) {

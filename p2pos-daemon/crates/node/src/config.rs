@@ -53,6 +53,8 @@ pub struct Config {
     pub ipv4: Option<Ipv4Addr>,
     /// The IPv6 address to bind; `None` does without IPv6.
     pub ipv6: Option<Ipv6Addr>,
+    /// Whether routers are asked to let packets in.
+    pub asks_routers: bool,
     /// Where addresses of peers come from.
     pub resolver: Resolver,
     /// Who may connect to us.
@@ -68,6 +70,7 @@ impl Config {
             port: None,
             ipv4: Some(Ipv4Addr::UNSPECIFIED),
             ipv6: Some(Ipv6Addr::UNSPECIFIED),
+            asks_routers: false,
             resolver,
             policy: Arc::new(Everyone),
         }
@@ -80,11 +83,12 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key: _, port, ipv4, ipv6, resolver: _, policy: _ } = self;
+        let Self { key: _, port, ipv4, ipv6, asks_routers, resolver: _, policy: _ } = self;
         f.debug_struct("Config")
             .field("port", port)
             .field("ipv4", ipv4)
             .field("ipv6", ipv6)
+            .field("asks_routers", asks_routers)
             .finish_non_exhaustive()
     }
 }

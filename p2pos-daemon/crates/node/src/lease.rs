@@ -9,12 +9,16 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use crate::reach::Activity;
+
 /// Counts the leases of one connection.
 #[derive(Debug)]
 pub(crate) struct Leases {
     state: Mutex<State>,
     /// Shared by all connections of the peer.
     given_back: Arc<Notify>,
+    /// Told by whoever writes.
+    activity: Arc<Activity>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,13 +48,18 @@ pub(crate) struct Lease {
 impl Leases {
     pub(crate) fn new(given_back: Arc<Notify>) -> Arc<Self> {
         let state = State { streams: 0, flows: 0, unused_since: Instant::now() };
-        Arc::new(Self { state: Mutex::new(state), given_back })
+        Arc::new(Self { state: Mutex::new(state), given_back, activity: Arc::default() })
     }
 
     /// Takes a lease.
     pub(crate) fn take(self: &Arc<Self>, held_for: Use) -> Lease {
         *self.state().count(held_for) += 1;
         Lease { leases: self.clone(), held_for }
+    }
+
+    /// Where writing on the connection is noted.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// Streams and flows that hold a lease.
@@ -81,6 +90,13 @@ impl State {
             Use::Stream => &mut self.streams,
             Use::Flow => &mut self.flows,
         }
+    }
+}
+
+impl Lease {
+    /// Says that something is being written on the connection.
+    pub(crate) fn note_writing(&self) {
+        self.leases.activity.note();
     }
 }
 

@@ -21,6 +21,7 @@ mod node;
 mod open;
 mod peer;
 mod ping;
+mod reach;
 mod registry;
 mod stream;
 
@@ -39,5 +40,6 @@ pub use crate::{
     open::{Answer, Answered, Channel, OpenRequest, Opened, Opening},
     peer::PeerState,
     ping::Pings,
+    reach::{Explanation, NetworkReport},
     stream::{PeerStream, RecvHalf, SendHalf},
 };

@@ -26,6 +26,7 @@ use crate::{
     open::{self, OpenRequest, Opened, Opening},
     peer::{Command, Context, PeerState, Welcome},
     ping::{self, Pings},
+    reach::{Explanation, NetworkReport, Reach},
     registry::Registry,
 };
 
@@ -95,8 +96,8 @@ struct Inner {
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     /// Becomes true once, at shutdown.
     closed: watch::Sender<bool>,
-    /// Who welcomes peers, and who heals the sockets.
-    chores: [AbortHandle; 2],
+    /// Who welcomes peers, who heals the sockets, and who follows the network.
+    chores: [AbortHandle; 3],
 }
 
 impl std::fmt::Debug for Inner {
@@ -132,20 +133,24 @@ impl Node {
     pub fn start(config: Config) -> Result<Self, BindError> {
         let endpoint = Endpoint::bind(&config.transport())?;
         let (sender, incoming) = mpsc::channel(INCOMING_QUEUE);
+        let closed = watch::Sender::new(false);
+        let reach = Reach::start(endpoint.clone(), config.asks_routers, closed.subscribe());
         let context = Arc::new(Context {
             endpoint,
             resolver: config.resolver,
             incoming: sender,
             events: std::sync::Mutex::new(Some(broadcast::Sender::new(EVENTS_QUEUE))),
             registry: Registry::default(),
+            reach,
             closing: AtomicBool::new(false),
         });
         let chores = [
             tokio::spawn(welcome_peers(context.clone(), config.policy)).abort_handle(),
             tokio::spawn(heal_sockets(context.clone())).abort_handle(),
+            tokio::spawn(follow_network(context.clone())).abort_handle(),
         ];
         let incoming = Mutex::new(incoming);
-        Ok(Self { inner: Arc::new(Inner { context, incoming, closed: watch::Sender::new(false), chores }) })
+        Ok(Self { inner: Arc::new(Inner { context, incoming, closed, chores }) })
     }
 
     /// Who we are.
@@ -214,6 +219,24 @@ impl Node {
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let events = self.context().events();
         events.as_ref().map_or_else(|| broadcast::Sender::new(1).subscribe(), broadcast::Sender::subscribe)
+    }
+
+    /// How a connected peer is reached, and why so; `None` for peers that are not connected, and within the machine.
+    #[must_use]
+    pub fn explain(&self, peer: &PeerId) -> Option<Explanation> {
+        let live = self.context().registry.existing(peer).and_then(|handle| handle.live())?;
+        live.steered.explanation.borrow().clone()
+    }
+
+    /// What is known of our network.
+    #[must_use]
+    pub fn network(&self) -> NetworkReport {
+        self.context().reach.network()
+    }
+
+    /// Takes note whether a packet from outside came through a port mapping; until one did, peers are not told of it.
+    pub fn mapping_verified(&self, external: SocketAddr, came_through: bool) {
+        self.context().reach.mapping_verified(external, came_through);
     }
 
     /// Datagrams at our port that were not ordinary.
@@ -308,6 +331,26 @@ async fn heal_sockets(context: Arc<Context>) {
         },
     )
     .await;
+}
+
+/// Sets sockets and connections right whenever the machine is in another network.
+async fn follow_network(context: Arc<Context>) {
+    let mut own = context.reach.own().picture();
+    let mut known = own.borrow_and_update().network;
+    while own.changed().await.is_ok() {
+        let (network, has_lost_address) = {
+            let own = own.borrow_and_update();
+            (own.network, own.has_lost_address)
+        };
+        if network != known {
+            known = network;
+            let change = if has_lost_address { NetworkChange::Addresses } else { NetworkChange::Perhaps };
+            tracing::info!(?change, "the network changed");
+            if let Err(error) = network_changed(&context, change).await {
+                tracing::warn!(%error, "no UDP socket can be bound; another try follows");
+            }
+        }
+    }
 }
 
 /// Lets in the peers that call us, as the policy says, and hands each to its task.

@@ -111,13 +111,16 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::reach::Reach;
 
     fn context() -> Arc<Context> {
         let mut config = Config::new(Arc::new(SecretKey::from_seed([1; 32])));
         config.ipv4 = Some(std::net::Ipv4Addr::LOCALHOST);
         config.ipv6 = None;
+        let endpoint = Endpoint::bind(&config).unwrap();
         Arc::new(Context {
-            endpoint: Endpoint::bind(&config).unwrap(),
+            reach: Reach::start(endpoint.clone(), false, tokio::sync::watch::channel(false).1),
+            endpoint,
             resolver: Resolver::new(),
             incoming: mpsc::channel(1).0,
             events: Mutex::new(None),

@@ -23,6 +23,7 @@ use crate::{
         Command, Context, Live, PeerState, Status, Welcome, connections::Connections, dial::Dialler,
         wishes::Wishes,
     },
+    reach,
 };
 
 /// A peer's task.
@@ -34,6 +35,8 @@ pub(super) struct Actor {
     connections: Connections,
     /// One acceptor of streams per connection; each ends with its connection.
     acceptors: JoinSet<Lost>,
+    /// One per connection, which improves its path; each ends with its connection.
+    steerings: JoinSet<()>,
     /// A connection has become unused.
     given_back: Arc<Notify>,
     dialler: Dialler,
@@ -61,6 +64,7 @@ impl Actor {
             publish,
             connections,
             acceptors: JoinSet::new(),
+            steerings: JoinSet::new(),
             given_back: Arc::default(),
             dialler: Dialler::default(),
             wishes: Wishes::default(),
@@ -80,6 +84,9 @@ impl Actor {
                 },
                 dialed = self.dialler.done() => self.dialed(dialed),
                 Some(ended) = self.acceptors.join_next() => self.connection_ended(ended.ok()),
+                Some(ended) = self.steerings.join_next() => if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "the steering of a connection failed");
+                },
                 () = self.given_back.notified() => {}
                 () = sleep_until_some(alarm) => {}
             }
@@ -118,7 +125,9 @@ impl Actor {
             self.is_contact = true;
             connection.widen();
         }
-        let live = Live::new(connection, self.given_back.clone());
+        let (live, helm) = Live::new(connection, self.given_back.clone());
+        let reach = self.context.reach.clone();
+        self.steerings.spawn(reach::steer(live.clone(), helm, reach, is_contact));
         self.connections.add(live.clone(), welcome);
         self.acceptors.spawn(accept::run(live, self.context.incoming.clone()));
         self.dialler.succeeded();

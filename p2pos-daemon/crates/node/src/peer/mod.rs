@@ -30,6 +30,7 @@ use crate::{
     lease::Leases,
     limits::{COMMANDS_QUEUE, FRESH_FOR, IN_USE_FOR, SETTLED_AFTER},
     node::Event,
+    reach::{Helm, Reach, Steered},
     registry::Registry,
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     /// Gone after the shutdown, so that those who listen learn that nothing more comes.
     pub(crate) events: Mutex<Option<broadcast::Sender<Event>>>,
     pub(crate) registry: Registry,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) closing: AtomicBool,
 }
 
@@ -97,6 +99,8 @@ pub(crate) struct Live {
     pub(crate) connection: Connection,
     pub(crate) leases: Arc<Leases>,
     pub(crate) flows: Arc<FlowTable>,
+    /// How the peer is reached over it.
+    pub(crate) steered: Steered,
     heard: Heard,
 }
 
@@ -141,9 +145,12 @@ impl Heard {
 }
 
 impl Live {
-    pub(crate) fn new(connection: Connection, given_back: Arc<Notify>) -> Arc<Self> {
+    /// Takes a connection, and gives back what its steering needs.
+    pub(crate) fn new(connection: Connection, given_back: Arc<Notify>) -> (Arc<Self>, Helm) {
         let leases = Leases::new(given_back);
-        Arc::new(Self { connection, leases, flows: Arc::default(), heard: Heard::new() })
+        let (steered, helm) = Steered::new(leases.activity().clone());
+        let live = Self { connection, leases, flows: Arc::default(), steered, heard: Heard::new() };
+        (Arc::new(live), helm)
     }
 
     /// Whether data may be written on this connection before any answer: it is not one of several that the peer tried at

@@ -467,6 +467,12 @@ impl PeerPlan {
         &self.timeline
     }
 
+    /// Returns what our NAT does and what the peer says of its own.
+    #[must_use]
+    pub fn reports(&self) -> (NatReport, NatReport) {
+        (self.our_report, self.their_report)
+    }
+
     /// Returns what both NATs, as far as they are known, allow.
     #[must_use]
     pub fn expected(&self) -> Option<Expected> {
