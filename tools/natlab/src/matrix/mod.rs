@@ -20,6 +20,7 @@ pub use self::picture::svg;
 use crate::people::{Program, World};
 use crate::promise::{self, BUILT, Part};
 use crate::topology::Kind;
+use crate::wire::Link;
 
 /// Cells at the same time on two cores: most of a cell is waiting. More make first bytes late; fewer leave cores idle.
 pub const CELLS_AT_ONCE: usize = 4;
@@ -100,6 +101,8 @@ pub struct Plan {
     pub tries_all: bool,
     /// Cells at the same time.
     pub at_once: usize,
+    /// What every line does, both ways; `None`: nothing.
+    pub line: Option<Link>,
 }
 
 /// Every pair of these, in both directions, and each with itself.
@@ -114,7 +117,11 @@ pub fn pairs_of(kinds: &[Kind]) -> Vec<Pair> {
 /// The world cannot be built. What fails in a cell is that cell's result.
 pub async fn run(plan: Plan, tell: mpsc::Sender<CellReport>) -> Result<Report> {
     let begun = Instant::now();
-    let world = Arc::new(World::new(&plan.program).await?);
+    let world = World::new(&plan.program).await?;
+    let world = Arc::new(match plan.line {
+        Some(line) => world.with_lines(line),
+        None => world,
+    });
     let places = Arc::new(Semaphore::new(plan.at_once.max(1)));
     let mut running = JoinSet::new();
     for (number, pair) in plan.pairs.into_iter().enumerate() {

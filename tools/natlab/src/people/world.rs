@@ -13,6 +13,7 @@ use super::plugin::Plugin;
 use crate::lab::{BuiltSite, Lab, Landmark};
 use crate::topology::{Kind, Site};
 use crate::watch;
+use crate::wire::Link;
 
 /// The relay's port, UDP and TCP: the one that is let out last.
 const RELAY_PORT: &str = "443";
@@ -28,6 +29,8 @@ pub struct World {
     relay: Known,
     /// Tell others how they are seen; unrelated to each other and to the relay.
     observers: [Known; 2],
+    /// What each newcomer's line does, both ways; `None`: nothing.
+    line: Option<Link>,
 }
 
 /// A daemon at a landmark.
@@ -67,7 +70,19 @@ impl World {
             Known::settle(&lab, program, "observer1", &[]),
             Known::settle(&lab, program, "observer2", &[]),
         )?;
-        Ok(Self { lab, program: program.clone(), relay, observers: [one, other] })
+        Ok(Self { lab, program: program.clone(), relay, observers: [one, other], line: None })
+    }
+
+    /// The same with a long wire before every site that has none of its own.
+    #[must_use]
+    pub fn with_lines(self, line: Link) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    /// The round trip between two newcomers that their lines make.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        self.line.map_or(Duration::ZERO, |line| 4 * line.delay)
     }
 
     /// The lab below.
@@ -91,7 +106,8 @@ impl World {
     /// # Errors
     /// The same.
     pub async fn person_at(&self, plan: &Site) -> Result<Person> {
-        let site = self.lab.site(plan)?;
+        let line = plan.line.or_else(|| self.line.map(|line| (line, line)));
+        let site = self.lab.site(&Site { line, ..plan.clone() })?;
         watch::start(&site.host().namespace)?;
         let daemon = Daemon::start(&self.program, &self.lab, &site.host().namespace, &plan.name, &[]).await?;
         let plugin = Plugin::at(&daemon).await?;
