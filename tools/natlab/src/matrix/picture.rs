@@ -51,7 +51,8 @@ pub fn svg(report: &Report) -> String {
 
 fn square(text: &mut String, cell: &CellReport, x: usize, y: usize) {
     let (colour, what) = match &cell.outcome {
-        Outcome::Passed(measured) => ("#9fd8a4", format!("first byte {} ms", measured.first_byte_ms)),
+        // No figures: the picture changes when a result does, and not with every run.
+        Outcome::Passed(_) => ("#9fd8a4", "kept".to_owned()),
         Outcome::Failed { why, .. } => ("#f2a39b", why.join("; ")),
         Outcome::Missing { part } => ("#d9d9d9", format!("not built: {part}")),
     };
