@@ -51,7 +51,7 @@ impl Relayed {
         let settings = RelaySettings { mode: RelayMode::Community, ..RelaySettings::default() };
         let mut relay = Service::new(now, settings, [7; 16], 0);
         let entropy = Entropy([9; 48]);
-        let lease = relay.handle_reserve(now, &asker(2), None, &entropy).expect("the relay is empty");
+        let lease = relay.handle_reserve(now, &asker(2), [8; 16], None).expect("the relay is empty");
         let call = Call { callee: asker(2).peer, token: lease.token };
         let flow = relay.handle_connect(now, &asker(1), &call, &entropy).expect("the lease is good");
         let Some(ServiceEvent::Tell { notice: Notice::Incoming { flow: other, .. }, .. }) =

@@ -25,7 +25,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::host_port::{Host, HostPort};
+use crate::{
+    host_port::{Host, HostPort},
+    relay_address::RelayAddress,
+};
 
 /// Peers whose addresses are kept; as many as there can be contacts.
 pub const PEERS_MAX: usize = 10_000;
@@ -50,9 +53,20 @@ pub const RESOLVE_GRACE: Duration = Duration::from_millis(500);
 /// Keeps addresses by PeerId and resolves them. A clone is another handle to the same addresses.
 #[derive(Clone)]
 pub struct Resolver {
-    peers: Arc<Mutex<BTreeMap<PeerId, Vec<HostPort>>>>,
+    peers: Arc<Mutex<BTreeMap<PeerId, Known>>>,
     lookups: Arc<Semaphore>,
     lookup: Arc<Lookup>,
+}
+
+/// What was said about one peer.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// By the user.
+    addresses: Vec<HostPort>,
+    /// By the user: where it can be called.
+    relays: Vec<RelayAddress>,
+    /// By somebody who uses it as a relay, or in the settings.
+    noted: Vec<HostPort>,
 }
 
 /// Looks a name up, on a thread that may block.
@@ -142,25 +156,63 @@ impl Resolver {
     /// # Errors
     /// [`SetError`] if a limit is reached; then nothing changes.
     pub fn set(&self, peer: PeerId, addresses: Vec<HostPort>) -> Result<(), SetError> {
+        self.change(peer, addresses.len(), |known| known.addresses = addresses)
+    }
+
+    /// Keeps where the user says that a peer can be called through relays, in place of what was kept before.
+    ///
+    /// # Errors
+    /// As [`Resolver::set`].
+    pub fn set_relays(&self, peer: PeerId, relays: Vec<RelayAddress>) -> Result<(), SetError> {
+        self.change(peer, relays.len(), |known| known.relays = relays)
+    }
+
+    /// Keeps where somebody else, or the settings, say that a relay is, beside what the user says about it as a contact.
+    ///
+    /// # Errors
+    /// As [`Resolver::set`].
+    pub fn note(&self, peer: PeerId, addresses: Vec<HostPort>) -> Result<(), SetError> {
+        self.change(peer, addresses.len(), |known| known.noted = addresses)
+    }
+
+    fn change(&self, peer: PeerId, found: usize, change: impl FnOnce(&mut Known)) -> Result<(), SetError> {
         let mut peers = self.lock();
-        if addresses.is_empty() {
-            peers.remove(&peer);
-            return Ok(());
-        }
-        if addresses.len() > ADDRESSES_PER_PEER_MAX {
-            return Err(SetError::TooManyAddresses { found: addresses.len() });
+        if found > ADDRESSES_PER_PEER_MAX {
+            return Err(SetError::TooManyAddresses { found });
         }
         if peers.len() >= PEERS_MAX && !peers.contains_key(&peer) {
             return Err(SetError::TooManyPeers);
         }
-        peers.insert(peer, addresses);
+        let known = peers.entry(peer).or_default();
+        change(known);
+        if known.addresses.is_empty() && known.relays.is_empty() && known.noted.is_empty() {
+            peers.remove(&peer);
+        }
         Ok(())
     }
 
     /// Returns the addresses that are kept for a peer.
     #[must_use]
     pub fn addresses_of(&self, peer: &PeerId) -> Vec<HostPort> {
-        self.lock().get(peer).cloned().unwrap_or_default()
+        self.lock().get(peer).map(|known| known.addresses.clone()).unwrap_or_default()
+    }
+
+    /// Returns where the user says that a peer can be called through relays.
+    #[must_use]
+    pub fn relays_of(&self, peer: &PeerId) -> Vec<RelayAddress> {
+        self.lock().get(peer).map(|known| known.relays.clone()).unwrap_or_default()
+    }
+
+    /// All addresses of the peer itself, the user's first.
+    fn own_addresses(&self, peer: &PeerId) -> Vec<HostPort> {
+        let known = self.lock().get(peer).cloned().unwrap_or_default();
+        let mut addresses = known.addresses;
+        for noted in known.noted {
+            if !addresses.contains(&noted) && addresses.len() < ADDRESSES_PER_PEER_MAX {
+                addresses.push(noted);
+            }
+        }
+        addresses
     }
 
     /// Finds candidates for a peer, within [`RESOLVE_DEADLINE`]. Dropping the future is safe at any point: lookups
@@ -169,7 +221,7 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError`] if there is nothing to dial, with every reason.
     pub async fn resolve(&self, peer: &PeerId) -> Result<Resolved, ResolveError> {
-        let addresses = self.addresses_of(peer);
+        let addresses = self.own_addresses(peer);
         if addresses.is_empty() {
             return Err(ResolveError::Unknown(*peer));
         }
@@ -216,7 +268,7 @@ impl Resolver {
         answers
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, Vec<HostPort>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, Known>> {
         // No code panics while it holds the lock, and the map is whole at every step.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }

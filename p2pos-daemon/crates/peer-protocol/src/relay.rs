@@ -46,6 +46,8 @@ pub enum RelayMessage {
 pub enum RelayExchange {
     /// User: a lease, please, or more time.
     Reserve {
+        /// What callers must show; chosen by the user.
+        token: Hidden<16>,
         /// The work that the relay asked for.
         stamp: Option<RelayStamp>,
     },
@@ -128,8 +130,6 @@ pub struct RelayLimits {
 pub struct RelayLease {
     /// Seconds from now, at most [`LEASE_S_MAX`].
     pub lasts_s: u32,
-    /// What callers must show.
-    pub token: Hidden<16>,
     /// What it allows.
     pub limits: RelayLimits,
     /// The user's address as the relay sees it.
@@ -269,9 +269,10 @@ impl TryFrom<pb::Relay> for RelayMessage {
         let request = NonZeroU32::new(message.request);
         let numbered = |body| Ok(Self::Numbered { request: request.ok_or_else(|| bad("request"))?, body });
         match body {
-            Body::Reserve(reserve) => {
-                numbered(RelayExchange::Reserve { stamp: reserve.stamp.map(stamp).transpose()? })
-            }
+            Body::Reserve(reserve) => numbered(RelayExchange::Reserve {
+                token: Hidden(fixed(&reserve.token, "reserve.token")?),
+                stamp: reserve.stamp.map(stamp).transpose()?,
+            }),
             Body::Lease(body) => numbered(RelayExchange::Lease(lease(body)?)),
             Body::Connect(connect) => numbered(RelayExchange::Connect {
                 peer: peer(&connect.peer, "connect.peer")?,
@@ -311,16 +312,15 @@ impl From<&RelayMessage> for pb::Relay {
 fn pb_exchange(body: &RelayExchange) -> pb::relay::Body {
     use pb::relay::Body;
     match body {
-        RelayExchange::Reserve { stamp } => {
+        RelayExchange::Reserve { token, stamp } => {
             let stamp = stamp.map(|stamp| pb::Stamp {
                 challenge: Bytes::copy_from_slice(&stamp.challenge),
                 nonce: stamp.nonce,
             });
-            Body::Reserve(pb::Reserve { stamp })
+            Body::Reserve(pb::Reserve { stamp, token: token.to_bytes() })
         }
         RelayExchange::Lease(lease) => Body::Lease(pb::Lease {
             lasts_s: lease.lasts_s,
-            token: lease.token.to_bytes(),
             limits: Some(pb_limits(&lease.limits)),
             seen: address_bytes(lease.seen),
         }),
@@ -361,7 +361,6 @@ fn stamp(stamp: pb::Stamp) -> Result<RelayStamp, MessageError> {
 fn lease(lease: pb::Lease) -> Result<RelayLease, MessageError> {
     Ok(RelayLease {
         lasts_s: lease.lasts_s.min(LEASE_S_MAX),
-        token: Hidden(fixed(&lease.token, "lease.token")?),
         limits: limits(lease.limits)?,
         seen: address(&lease.seen, "lease.seen")?,
     })

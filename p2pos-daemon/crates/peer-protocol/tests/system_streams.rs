@@ -113,11 +113,12 @@ fn what_a_newer_version_says_is_passed_over() {
 #[test]
 fn requests_without_a_number_flows_without_one_and_missing_fields_are_refused() {
     for (body, field) in [
-        (&b"\x12\x00"[..], "request"),
+        (&b"\x3a\x00"[..], "request"),
+        (b"\x32\x00", "incoming.from"),
         (b"\x42\x00", "vni"),
         (b"\x4a\x00", "vni"),
-        (b"\x32\x00", "incoming.from"),
-        (b"\x08\x01\x1a\x00", "lease.token"),
+        (b"\x08\x01\x12\x00", "reserve.token"),
+        (b"\x08\x01\x1a\x00", "limits"),
         (b"\x08\x01\x22\x00", "connect.peer"),
         (b"\x08\x01\x2a\x00", "vni"),
         (b"\x08\x01\x3a\x02\x08\x06", "refuse.challenge"),
@@ -143,12 +144,7 @@ fn no_relay_can_ask_for_more_than_an_hour_of_silence_or_promise_more_than_a_day(
         panic!("a refusal")
     };
     assert_eq!(read, RelayRefusal::Full { retry_after_ms: RETRY_AFTER_MS_MAX });
-    let lease = RelayLease {
-        lasts_s: u32::MAX,
-        token: Hidden([1; 16]),
-        limits: limits(),
-        seen: "192.0.2.1:1".parse().unwrap(),
-    };
+    let lease = RelayLease { lasts_s: u32::MAX, limits: limits(), seen: "192.0.2.1:1".parse().unwrap() };
     let message = RelayMessage::Numbered { request: number(1), body: RelayExchange::Lease(lease) };
     let Ok(Some(RelayMessage::Numbered { body: RelayExchange::Lease(read), .. })) = decoded(message.encode())
     else {
@@ -387,9 +383,8 @@ fn any_flow() -> impl Strategy<Value = RelayFlow> {
 
 fn any_exchange() -> impl Strategy<Value = RelayExchange> {
     let stamp = any::<([u8; 8], u64)>().prop_map(|(challenge, nonce)| RelayStamp { challenge, nonce });
-    let lease = (0..=LEASE_S_MAX, any::<[u8; 16]>(), any_limits(), any_address()).prop_map(
-        |(lasts_s, token, limits, seen)| RelayLease { lasts_s, token: Hidden(token), limits, seen },
-    );
+    let lease = (0..=LEASE_S_MAX, any_limits(), any_address())
+        .prop_map(|(lasts_s, limits, seen)| RelayLease { lasts_s, limits, seen });
     let refusal = prop_oneof![
         Just(RelayRefusal::NotServed),
         Just(RelayRefusal::OverARelay),
@@ -403,7 +398,8 @@ fn any_exchange() -> impl Strategy<Value = RelayExchange> {
         Just(RelayRefusal::Other),
     ];
     prop_oneof![
-        prop::option::of(stamp).prop_map(|stamp| RelayExchange::Reserve { stamp }),
+        (any::<[u8; 16]>(), prop::option::of(stamp))
+            .prop_map(|(token, stamp)| RelayExchange::Reserve { token: Hidden(token), stamp }),
         lease.prop_map(RelayExchange::Lease),
         (0..4_u8, any::<[u8; 16]>())
             .prop_map(|(seed, token)| RelayExchange::Connect { peer: peer(seed), token: Hidden(token) }),

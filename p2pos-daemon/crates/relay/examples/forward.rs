@@ -68,7 +68,7 @@ fn measure(packet_bytes: usize) -> (Duration, Duration) {
 fn join(relay: &mut Service, now: Instant, number: u8) -> (FlowEnd, SocketAddr) {
     let (caller, callee) = (asker(number, 1), asker(number, 2));
     let entropy = Entropy([number; 48]);
-    let lease = relay.handle_reserve(now, &callee, None, &entropy).unwrap();
+    let lease = relay.handle_reserve(now, &callee, [number; 16], None).unwrap();
     let call = Call { callee: callee.peer, token: lease.token };
     let flow = relay.handle_connect(now, &caller, &call, &entropy).unwrap();
     let event = relay.poll_event();

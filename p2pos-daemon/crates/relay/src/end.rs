@@ -107,6 +107,13 @@ impl FlowEnd {
         }
     }
 
+    /// Tells whether a frame that came from the relay's address is of this flow, without taking it. For machines that are
+    /// relays themselves, where another one's number may be the same.
+    #[must_use]
+    pub fn recognises(&self, datagram: &[u8]) -> bool {
+        frame::decode(datagram).is_ok_and(|frame| frame.vni == self.vni && frame.tag.is(self.accept))
+    }
+
     fn control(&self, control: Control) -> Option<ControlFrame> {
         let counter = self.next_counter()?;
         Some(control.frame(self.vni, counter, |head, payload| self.key.tag(head, payload)))

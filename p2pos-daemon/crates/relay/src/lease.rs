@@ -18,8 +18,9 @@ use std::{
 };
 
 use p2pos_identity::PeerId;
+use sha2::{Digest as _, Sha256};
 
-use crate::Refusal;
+use crate::{Refusal, TOKEN_BYTES};
 
 /// Leases that a user keeps. One more would be one more idle connection to keep alive; one fewer leaves nothing when a
 /// relay goes down.
@@ -45,6 +46,18 @@ pub const CHECK_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a relay has to answer such a question. With the wait before it, a dead relay is known in 1.5 s.
 pub const CHECK_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Returns the token that a user with this secret shows to this relay, always the same: friends who hold it need not learn
+/// another one after a restart. A relay cannot tell from it which token the user has elsewhere (RELAY.md section 5).
+#[must_use]
+pub fn token_for(secret: &[u8; 32], relay: &PeerId) -> [u8; TOKEN_BYTES] {
+    let hash = Sha256::new()
+        .chain_update(b"p2pos relay token 1")
+        .chain_update(secret)
+        .chain_update(relay.as_bytes())
+        .finalize();
+    *hash.first_chunk().expect("32 bytes begin with 16")
+}
 
 /// What the keeper wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,18 +1,19 @@
-//! The same frames on a TCP connection, where UDP is blocked: a u16 length before each.
+//! The same frames on a TCP connection, where UDP is blocked, and beside them the QUIC packets between the user and the
+//! relay itself: a u16 length before each, and the first byte tells which it is.
 //!
-//! A length that no frame has ends the connection: the other side speaks something else, and on a stream there is no
+//! A length that neither has ends the connection: the other side speaks something else, and on a stream there is no
 //! way to find the next beginning. The reader holds one unfinished frame and no more.
 //!
 //! Refuses to know: how the connection is secured, and when it is tried. Follows RELAY.md section 4.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::frame::{FRAME_BYTES_MAX, FrameError, HEAD_BYTES, PAYLOAD_BYTES_MIN};
+use crate::frame::{FRAME_BYTES_MAX, FrameError, PAYLOAD_BYTES_MIN};
 
 /// Bytes of the length before a frame.
 pub const LENGTH_BYTES: usize = 2;
 
-/// Returns the length that stands before a frame of `frame_bytes`; write it, the head and the payload in one write.
+/// Returns the length that stands before a frame or packet of so many bytes; write all in one piece.
 ///
 /// # Errors
 /// [`FrameError::TooShort`] and [`FrameError::TooLong`]: our own caller's mistake.
@@ -58,13 +59,11 @@ impl FrameReader {
 
 fn check(bytes: usize) -> Result<(), FrameError> {
     match bytes {
-        0..HEAD_PLUS_MIN => Err(FrameError::TooShort { bytes }),
-        HEAD_PLUS_MIN..=FRAME_BYTES_MAX => Ok(()),
+        0..PAYLOAD_BYTES_MIN => Err(FrameError::TooShort { bytes }),
+        PAYLOAD_BYTES_MIN..=FRAME_BYTES_MAX => Ok(()),
         _ => Err(FrameError::TooLong { bytes }),
     }
 }
-
-const HEAD_PLUS_MIN: usize = HEAD_BYTES + PAYLOAD_BYTES_MIN;
 
 #[cfg(test)]
 mod tests {
@@ -76,8 +75,8 @@ mod tests {
     fn lengths_that_no_frame_has_are_refused_before_the_frame_comes() {
         for (bytes, is_taken) in [
             (0, false),
-            (HEAD_PLUS_MIN - 1, false),
-            (HEAD_PLUS_MIN, true),
+            (PAYLOAD_BYTES_MIN - 1, false),
+            (PAYLOAD_BYTES_MIN, true),
             (FRAME_BYTES_MAX, true),
             (FRAME_BYTES_MAX + 1, false),
         ] {
@@ -91,7 +90,7 @@ mod tests {
     proptest! {
         #[test]
         fn frames_come_out_as_they_went_in_however_they_are_cut(
-            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), HEAD_PLUS_MIN..200), 0..6),
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), PAYLOAD_BYTES_MIN..200), 0..6),
             step in 1..64_usize,
         ) {
             let wire: Vec<u8> =

@@ -376,15 +376,14 @@ fn a_stranger_pays_with_work_once_the_relay_is_half_full_and_contacts_never_do()
     assert!(relay.reserve(&contact(3)).is_ok());
     let mut search = Search::new(&peer(2), challenge, bits).unwrap();
     let stamp = std::iter::repeat_with(|| search.step()).find_map(|found| found).unwrap();
-    let entropy = relay.entropy();
-    let mut pays = |asker| relay.service.handle_reserve(relay.now, &asker, Some(stamp), &entropy);
+    let token = support::token_of(peer(1));
+    let mut pays = |asker| relay.service.handle_reserve(relay.now, &asker, token, Some(stamp));
     assert!(matches!(pays(stranger(4)), Err(Refusal::StampNeeded { .. })), "a stamp of somebody else");
     assert!(pays(stranger(2)).is_ok());
     assert!(matches!(pays(stranger(5)), Err(Refusal::Full { .. })));
     relay.pass(Duration::from_secs(3600 * 2));
     relay.reserve(&stranger(1)).unwrap();
-    let entropy = relay.entropy();
-    let late = relay.service.handle_reserve(relay.now, &stranger(2), Some(stamp), &entropy);
+    let late = relay.service.handle_reserve(relay.now, &stranger(2), token, Some(stamp));
     assert!(matches!(late, Err(Refusal::StampNeeded { .. })), "yesterday's stamp");
 }
 

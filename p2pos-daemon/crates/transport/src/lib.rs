@@ -7,7 +7,7 @@
 //!
 //! Files, outside in: `endpoint` (bind, close), `dial` and `accept` (the two ways to a connection), `connection`, `stream`,
 //! `path` and `paths` (the ways of one connection, and opening and closing them); below them `mux` (ways that are no plain
-//! addresses, and the small packets beside QUIC), `socket` (the abstract socket that noq sees), `classify` (whose packet is
+//! addresses, and the small packets beside QUIC), `forward` (what a relay sends on), `socket` (the abstract socket that noq sees), `classify` (whose packet is
 //! it), `recents` (who may get a stateless reset) and `tuning` (every number).
 
 mod accept;
@@ -17,6 +17,7 @@ mod dial;
 mod doorkeeper;
 mod endpoint;
 mod error;
+mod forward;
 mod mux;
 mod path;
 mod paths;
@@ -31,6 +32,7 @@ pub use crate::{
     dial::{Attempt, AttemptOutcome, DialError, Timeline},
     endpoint::{Config, Endpoint},
     error::{BindError, Lost, SendDatagramError, StreamEnd},
+    forward::Forwarder,
     mux::{
         fake::{FakeAddr, FakeKind},
         flow::{FlowTraffic, RelayFlow},

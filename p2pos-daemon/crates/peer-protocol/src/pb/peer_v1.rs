@@ -233,6 +233,9 @@ pub mod relay {
 pub struct Reserve {
     #[prost(message, optional, tag = "1")]
     pub stamp: ::core::option::Option<Stamp>,
+    /// 16 bytes: what callers must show; chosen by the user
+    #[prost(bytes = "bytes", tag = "2")]
+    pub token: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Stamp {
@@ -262,9 +265,6 @@ pub struct Limits {
 pub struct Lease {
     #[prost(uint32, tag = "1")]
     pub lasts_s: u32,
-    /// 16 bytes
-    #[prost(bytes = "bytes", tag = "2")]
-    pub token: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "3")]
     pub limits: ::core::option::Option<Limits>,
     /// the user's address

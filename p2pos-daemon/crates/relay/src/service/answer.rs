@@ -13,7 +13,7 @@ use crate::{
     stamp::CHALLENGE_BYTES,
 };
 
-/// Bytes of randomness that a lease or a flow takes.
+/// Bytes of randomness that a flow takes.
 pub const ENTROPY_BYTES: usize = 48;
 
 /// Bytes of a lease's token.
@@ -68,7 +68,7 @@ pub struct Limits {
 pub struct Lease {
     /// How long, from now.
     pub lasts: Duration,
-    /// What callers must show; give it to those who may call. Stays the same when the lease is renewed.
+    /// What callers must show, as the asker chose it; for those who may call.
     pub token: [u8; TOKEN_BYTES],
     /// What it allows.
     pub limits: Limits,

@@ -123,7 +123,8 @@ impl Service {
         service
     }
 
-    /// Grants or renews the lease of whoever asks. A renewed lease keeps its token.
+    /// Grants or renews the lease of whoever asks. The asker chooses the token, so that what its friends hold survives
+    /// the relay's restart; a renewal may bring another one.
     ///
     /// # Errors
     /// [`Refusal`], to be told to the asker.
@@ -131,8 +132,8 @@ impl Service {
         &mut self,
         now: Instant,
         asker: &Asker,
+        token: [u8; TOKEN_BYTES],
         stamp: Option<Stamp>,
-        entropy: &Entropy,
     ) -> Result<Lease, Refusal> {
         let now = self.nanos(now);
         self.admit(asker)?;
@@ -140,14 +141,15 @@ impl Service {
             return Err(Refusal::NotServed);
         }
         if !self.leases.contains_key(&asker.peer) {
-            self.add_lease(now, asker, stamp, entropy)?;
+            self.add_lease(now, asker, token, stamp)?;
         }
         let ends_at = now + nanos_of(LEASE_TIME);
         let held = self.leases.get_mut(&asker.peer).expect("it was there, or was added");
         held.asker = *asker;
         held.ends_at = ends_at;
         held.is_connected = true;
-        let (token, account, prefix) = (held.token, held.account, held.prefix);
+        held.token = token;
+        let (account, prefix) = (held.account, held.prefix);
         self.wake(now);
         let limits = self.limits(now, asker.is_contact, account, prefix);
         Ok(Lease { lasts: LEASE_TIME, token, limits, seen: asker.address })
@@ -324,8 +326,8 @@ impl Service {
         &mut self,
         now: u64,
         asker: &Asker,
+        token: [u8; TOKEN_BYTES],
         stamp: Option<Stamp>,
-        entropy: &Entropy,
     ) -> Result<(), Refusal> {
         let at = self.moment(now);
         let full = Refusal::Full { retry_after: FULL_RETRY };
@@ -346,7 +348,6 @@ impl Service {
         if let Some(prefix) = prefix {
             self.accounts.get_mut(prefix).leases += 1;
         }
-        let token = *entropy.0.first_chunk().expect("48 bytes of entropy");
         let held = Held { token, ends_at: now, account, prefix, asker: *asker, is_connected: true };
         self.leases.insert(asker.peer, held);
         Ok(())

@@ -1,12 +1,13 @@
 //! What the mux offers to the floor above, as calls of [`Endpoint`].
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use p2pos_relay::FlowEnd;
+use p2pos_relay::{FlowEnd, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     endpoint::Endpoint,
+    forward::Forwarder,
     mux::{
         fake::FakeAddr,
         flow::{FlowTraffic, RelayFlow},
@@ -38,8 +39,23 @@ impl Endpoint {
         self.shared().add_relay_flow(flow)
     }
 
-    /// Takes over a secured connection to a relay, for networks that block UDP. It ends when the handle is dropped.
-    /// `relay` is its address, for people. Must be called within a tokio runtime.
+    /// Begins to forward what users of `service` send to our ports. Once for each endpoint: a second call changes nothing
+    /// and returns `None`.
+    #[must_use]
+    pub fn forward(&self, service: Service) -> Option<Arc<Forwarder>> {
+        self.shared().set_forwarder(service)
+    }
+
+    /// The number and the far end of the TCP connection by which a path goes, if it goes by one: it leads to a user of ours,
+    /// or to a relay, and not through one.
+    #[must_use]
+    pub fn line_of(&self, fake: FakeAddr) -> Option<(u64, SocketAddr)> {
+        self.shared().line_of(fake)
+    }
+
+    /// Takes over a TCP connection to a relay, for networks that block UDP, or one that a user of ours has made. It ends
+    /// when the handle is dropped, when the other side is silent for 90 s, or says nothing at all for 10 s. `relay` is the
+    /// other end's address. Must be called within a tokio runtime.
     pub fn add_tcp_relay<S>(&self, stream: S, relay: SocketAddr) -> TcpRelay
     where
         S: AsyncRead + AsyncWrite + Send + 'static,

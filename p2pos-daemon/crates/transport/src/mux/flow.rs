@@ -161,6 +161,11 @@ impl Flow {
         }
     }
 
+    /// Whether a frame from the relay's address is of this flow.
+    pub(crate) fn recognises(&self, frame: &[u8]) -> bool {
+        self.end.recognises(frame)
+    }
+
     /// Forgets where the relay sees us, because that may have changed.
     pub(crate) fn forget_bound(&self) {
         self.bound.send_replace(None);

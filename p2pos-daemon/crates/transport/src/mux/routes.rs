@@ -9,6 +9,7 @@ use p2pos_relay::Vni;
 use crate::mux::{
     fake::{FakeAddr, FakeKind},
     flow::{Carrier, Flow},
+    tcp::Queue,
 };
 
 /// Relay flows of this daemon. A pair uses one, or two while it changes relays; a busy daemon has some hundred pairs, few
@@ -18,6 +19,9 @@ pub(crate) const FLOWS_MAX: usize = 1_024;
 /// Guess sockets that carry, or may carry, a path. They cost a file descriptor each and are asked on every receive, so
 /// they are few: only a socket that was hit comes here.
 pub(crate) const GUESS_SOCKETS_MAX: usize = 32;
+
+/// TCP connections with relays, or of users with us. A household behind a strict firewall has a few of them.
+pub(crate) const LINES_MAX: usize = 256;
 
 /// Sets of ways for first packets; each lives as long as a dial.
 pub(crate) const PEERS_MAX: usize = 256;
@@ -52,6 +56,8 @@ pub(crate) enum Route<G> {
     Peer(Vec<SocketAddr>),
     Flow(Arc<Flow>),
     Guess(Arc<G>),
+    /// The other end of a TCP connection to or of a relay.
+    Line(Arc<Queue>),
 }
 
 impl<G> Clone for Route<G> {
@@ -60,6 +66,7 @@ impl<G> Clone for Route<G> {
             Self::Peer(ways) => Self::Peer(ways.clone()),
             Self::Flow(flow) => Self::Flow(flow.clone()),
             Self::Guess(guess) => Self::Guess(guess.clone()),
+            Self::Line(line) => Self::Line(line.clone()),
         }
     }
 }
@@ -131,6 +138,21 @@ impl<G> Routes<G> {
         Ok(())
     }
 
+    /// Adds the other end of a TCP connection.
+    pub(crate) fn add_line(&mut self, line: &Arc<Queue>) -> Result<(), RouteError> {
+        let count = self.routes.values().filter(|route| matches!(route, Route::Line(_))).count();
+        if count >= LINES_MAX {
+            return Err(RouteError::Full { max: LINES_MAX });
+        }
+        self.routes.insert(line.fake(), Route::Line(line.clone()));
+        Ok(())
+    }
+
+    /// Whether a frame may be of a flow of ours at all.
+    pub(crate) fn has_flows(&self) -> bool {
+        !self.flows.is_empty()
+    }
+
     pub(crate) fn add_guess(&mut self, fake: FakeAddr, guess: Arc<G>) -> Result<(), RouteError> {
         if self.guesses.len() >= GUESS_SOCKETS_MAX {
             return Err(RouteError::Full { max: GUESS_SOCKETS_MAX });
@@ -144,7 +166,7 @@ impl<G> Routes<G> {
     pub(crate) fn remove(&mut self, fake: FakeAddr) -> bool {
         match self.routes.remove(&fake) {
             None => return false,
-            Some(Route::Peer(_)) => {}
+            Some(Route::Peer(_) | Route::Line(_)) => {}
             Some(Route::Flow(flow)) => {
                 self.flows.remove(&key_of(&flow));
             }

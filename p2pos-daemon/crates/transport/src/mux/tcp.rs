@@ -1,8 +1,9 @@
-//! Relay frames through one TCP connection, for networks that block UDP.
+//! One TCP connection between a user and a relay, either end of it, for networks that block UDP.
 //!
-//! One task owns the connection. What goes out waits in a short queue that drops its oldest packet: QUIC repairs a loss,
+//! It carries two things, each behind its length: relay frames, and the QUIC packets of the connection between the two
+//! themselves. One task owns it. What goes out waits in a short queue that drops its oldest packet: QUIC repairs a loss,
 //! while a long queue would only add delay behind TCP's own. What comes in goes to the socket's receiving side; while that
-//! is full, TCP is not read, and the relay drops. How the stream is secured and opened is the caller's (RELAY.md s4).
+//! is full, TCP is not read, and the relay drops. How the stream is opened is the caller's (RELAY.md s4).
 
 use std::{
     collections::VecDeque,
@@ -13,7 +14,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use p2pos_relay::tcp::{FrameReader, encode_length};
+use p2pos_relay::{
+    Class, ClassQueue, Vni,
+    tcp::{FrameReader, encode_length},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::{Notify, watch},
@@ -21,21 +25,35 @@ use tokio::{
     time::timeout,
 };
 
+use crate::mux::fake::{FakeAddr, FakeKind};
+
 /// Packets that wait for the TCP connection. At 10 Mbit/s they are 75 ms of delay; more would make interactive use suffer
 /// before congestion control hears of a loss.
 pub(crate) const WAITING_MAX: usize = 64;
 
+/// Bytes handed to the connection at once: what is still in the queue can be overtaken by what matters more.
+const WRITE_BYTES: usize = 32 * 1024;
+
 /// Longest a write may wait for the connection to take anything: a connection that stands still longer is dead.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(15);
+
+/// Longest silence of the other side: three of QUIC's keepalives. A connection whose other end vanished must not stay.
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+
+/// Time for the first packet of all. Whoever connects and says nothing only takes a place.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Frames on their way to a TCP connection.
+/// What is on its way to a TCP connection.
 #[derive(Debug)]
 pub(crate) struct Queue {
     id: u64,
+    /// The other end.
     relay: SocketAddr,
+    /// Under which address QUIC knows the other end.
+    fake: FakeAddr,
     waiting: Mutex<Waiting>,
     filled: Notify,
     is_open: watch::Sender<bool>,
@@ -43,11 +61,14 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
+    /// Our own: they go first.
     frames: VecDeque<Bytes>,
+    /// Those of others, on a relay.
+    forwarded: ClassQueue<Bytes>,
     is_closed: bool,
 }
 
-/// Our end of a TCP connection to a relay. The connection ends when this is dropped.
+/// Our end of a TCP connection between a user and a relay. The connection ends when this is dropped.
 #[derive(Debug)]
 pub struct TcpRelay {
     queue: Arc<Queue>,
@@ -57,9 +78,13 @@ pub struct TcpRelay {
 impl TcpRelay {
     /// Waits until the connection is gone. Cancel-safe.
     pub async fn closed(&self) {
-        let mut is_open = self.queue.is_open.subscribe();
-        // An error would mean that the sender is gone, which is in `self`.
-        is_open.wait_for(|is_open| !is_open).await.ok();
+        self.queue.closed().await;
+    }
+
+    /// The address under which the other end itself can be dialled through this connection.
+    #[must_use]
+    pub fn fake(&self) -> FakeAddr {
+        self.queue.fake
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue> {
@@ -75,6 +100,13 @@ impl Drop for TcpRelay {
 }
 
 impl Queue {
+    /// Waits until the connection is gone.
+    pub(crate) async fn closed(&self) {
+        let mut is_open = self.is_open.subscribe();
+        // An error would mean that the sender is gone, which is in `self`.
+        is_open.wait_for(|is_open| !is_open).await.ok();
+    }
+
     pub(crate) fn relay(&self) -> SocketAddr {
         self.relay
     }
@@ -83,14 +115,13 @@ impl Queue {
         self.id
     }
 
-    /// Queues a frame given in two parts; the oldest makes room. Says how many packets were dropped.
+    pub(crate) fn fake(&self) -> FakeAddr {
+        self.fake
+    }
+
+    /// Queues a frame or packet of ours, given in two parts; the oldest makes room. Says how many packets were dropped.
     pub(crate) fn push(&self, head: &[u8], payload: &[u8]) -> usize {
-        let Ok(length) = encode_length(head.len() + payload.len()) else { return 1 };
-        // The one copy on this way: the packet must outlive noq's buffer, and TCP gets it in one piece.
-        let mut frame = BytesMut::with_capacity(length.len() + head.len() + payload.len());
-        for part in [&length[..], head, payload] {
-            frame.extend_from_slice(part);
-        }
+        let Some(frame) = with_length(head, payload) else { return 1 };
         let mut waiting = self.lock();
         if waiting.is_closed {
             return 1;
@@ -99,16 +130,30 @@ impl Queue {
         if is_full {
             waiting.frames.pop_front();
         }
-        waiting.frames.push_back(frame.freeze());
+        waiting.frames.push_back(frame);
         drop(waiting);
         self.filled.notify_one();
         usize::from(is_full)
     }
 
-    /// Takes all that waits, in one piece.
+    /// Queues a frame that is forwarded; what matters least makes room.
+    pub(crate) fn push_frame(&self, class: Class, flow: Vni, frame: &[u8]) {
+        let Some(frame) = with_length(frame, &[]) else { return };
+        let mut waiting = self.lock();
+        if !waiting.is_closed {
+            waiting.forwarded.push(class, flow, frame);
+            drop(waiting);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes what goes next, in one piece.
     fn take(&self, buffer: &mut BytesMut) {
         buffer.clear();
-        for frame in self.lock().frames.drain(..) {
+        let waiting = &mut *self.lock();
+        while buffer.len() < WRITE_BYTES
+            && let Some(frame) = waiting.frames.pop_front().or_else(|| waiting.forwarded.pop())
+        {
             buffer.extend_from_slice(&frame);
         }
     }
@@ -117,6 +162,7 @@ impl Queue {
         let mut waiting = self.lock();
         waiting.is_closed = true;
         waiting.frames.clear();
+        waiting.forwarded = ClassQueue::new();
         drop(waiting);
         self.is_open.send_replace(false);
     }
@@ -126,8 +172,18 @@ impl Queue {
     }
 }
 
+/// Frame or packet with its length. The one copy on this way: it must outlive the buffer it is in, and TCP gets one piece.
+fn with_length(head: &[u8], payload: &[u8]) -> Option<Bytes> {
+    let length = encode_length(head.len() + payload.len()).ok()?;
+    let mut frame = BytesMut::with_capacity(length.len() + head.len() + payload.len());
+    for part in [&length[..], head, payload] {
+        frame.extend_from_slice(part);
+    }
+    Some(frame.freeze())
+}
+
 /// Runs a TCP connection. `deliver` gets each frame, and is waited for.
-pub(crate) fn spawn<S, D, F>(stream: S, id: u64, relay: SocketAddr, deliver: D) -> TcpRelay
+pub(crate) fn spawn<S, D, F>(stream: S, (id, relay): (u64, SocketAddr), deliver: D) -> TcpRelay
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
     D: Fn(Arc<Queue>, Bytes) -> F + Send + Sync + 'static,
@@ -136,6 +192,7 @@ where
     let queue = Arc::new(Queue {
         id,
         relay,
+        fake: FakeAddr::mint(FakeKind::TcpRelay),
         waiting: Mutex::default(),
         filled: Notify::new(),
         is_open: watch::Sender::new(true),
@@ -165,13 +222,15 @@ where
 {
     let mut frames = FrameReader::new();
     let mut bytes = vec![0; READ_BYTES];
+    let mut patience = FIRST_WITHIN;
     loop {
-        let count = reader.read(&mut bytes).await?;
+        let count = timeout(patience, reader.read(&mut bytes)).await??;
         if count == 0 {
             return Ok(());
         }
         frames.push(&bytes[..count]);
         while let Some(frame) = frames.next_frame().map_err(io::Error::other)? {
+            patience = SILENCE_MAX;
             deliver(queue.clone(), frame).await;
         }
     }
@@ -194,7 +253,7 @@ mod tests {
     use super::*;
 
     fn idle(stream: tokio::io::DuplexStream) -> TcpRelay {
-        spawn(stream, 1, ([192, 0, 2, 1], 443).into(), |_, _| async {})
+        spawn(stream, (1, ([192, 0, 2, 1], 443).into()), |_, _| async {})
     }
 
     #[tokio::test]

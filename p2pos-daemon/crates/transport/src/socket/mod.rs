@@ -6,11 +6,13 @@
 //! of which may be missing.
 //!
 //! The parts: [`family`] binds and drives one real socket, [`families`] both; [`sender`] is what noq's tasks write to and
-//! [`receiver`] what its endpoint reads from; [`ways`] adds and removes made-up addresses; this file holds what all share.
+//! [`receiver`] what its endpoint reads from; [`forwarding`] what a relay sends on; [`ways`] adds and removes made-up
+//! addresses; this file holds what all share.
 
 mod counters;
 mod families;
 mod family;
+mod forwarding;
 mod message;
 mod receiver;
 mod sender;
@@ -20,7 +22,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
@@ -34,6 +36,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{
     error::BindError,
+    forward::Forwarder,
     mux::{
         fake::{FakeAddr, FakeKind},
         probe::{Gate, Probes},
@@ -86,6 +89,10 @@ pub(crate) struct Shared {
     probes: Mutex<Option<Probes>>,
     inbound: mpsc::Sender<Inbound>,
     tcp_relays: AtomicU64,
+    /// Set once, if this daemon may forward for others.
+    forwarder: OnceLock<Arc<Forwarder>>,
+    /// Whether a task waits for the socket of a family, IPv4 first, to send what was forwarded.
+    flushing: [AtomicBool; 2],
     /// noq's endpoint task, to be woken when there is another socket to read.
     reader: Mutex<Option<Waker>>,
     /// Raised by a socket that breaks.
@@ -114,6 +121,8 @@ impl Shared {
             probes: Mutex::new(Some(probes)),
             inbound,
             tcp_relays: AtomicU64::new(0),
+            forwarder: OnceLock::new(),
+            flushing: Default::default(),
             reader: Mutex::default(),
             alarm,
             recents: Mutex::default(),

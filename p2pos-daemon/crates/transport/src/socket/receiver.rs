@@ -121,6 +121,9 @@ impl Mux {
             meta.len = 0;
             return;
         }
+        if entry.guess.is_none() {
+            meta.len = shared.forward_batch(from, meta.stride, &mut buf[..meta.len]);
+        }
         let guest = Guest { shared, entry, from };
         let ecn = meta.ecn;
         let sifted = sift(
@@ -250,10 +253,16 @@ impl Shared {
     }
 
     /// Delivers a frame that came by TCP; waits while noq has enough to do.
-    pub(super) async fn deliver(&self, queue: &crate::mux::tcp::Queue, frame: bytes::Bytes) {
+    pub(super) async fn deliver(self: &Arc<Self>, queue: &crate::mux::tcp::Queue, frame: bytes::Bytes) {
+        if frame.first() != Some(&FIRST_BYTE) {
+            return self.deliver_bare(queue, frame).await;
+        }
         let flow = self.flow_of(Origin::Tcp(queue.id()), &frame);
-        let Some(flow) = flow.filter(|_| frame.first() == Some(&FIRST_BYTE)) else {
-            return self.counters.relay.count();
+        let Some(flow) = flow.filter(|flow| flow.recognises(&frame)) else {
+            if !self.forward_from_line(queue.id(), &frame) {
+                self.counters.relay.count();
+            }
+            return;
         };
         match self.open(&flow, &frame) {
             Some(Received::Packet) => {
@@ -267,6 +276,17 @@ impl Shared {
             }
             Some(Received::Noted) => {}
             None => self.counters.relay.count(),
+        }
+    }
+
+    /// Delivers a packet of the connection between a user and the relay itself.
+    async fn deliver_bare(&self, queue: &crate::mux::tcp::Queue, packet: bytes::Bytes) {
+        if classify(&packet) == Class::Quic && self.callers.admits(&packet) {
+            let inbound = Inbound { source: queue.fake().socket_addr(), packet };
+            // Refused only when the endpoint is gone, and this task with it.
+            self.inbound.send(inbound).await.ok();
+        } else {
+            self.counters.unwanted_quic.count();
         }
     }
 }

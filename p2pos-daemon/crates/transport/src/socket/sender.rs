@@ -15,7 +15,7 @@ use std::{
 
 use noq::UdpSender;
 use noq_udp::Transmit;
-use p2pos_relay::HEAD_BYTES;
+use p2pos_relay::{HEAD_BYTES, PAYLOAD_BYTES_MAX};
 
 use crate::{
     mux::{
@@ -167,6 +167,7 @@ impl Sender {
                     return self.poll_batch(&family, &batch, Dress::Envelope(&flow), cx);
                 }
             },
+            Some(Route::Line(line)) => queue_bare(&line, batch),
             // Expected after a way was removed; a peer may also have made one up among its candidates.
             None => self.shared.counters.unsendable.count(),
         }
@@ -202,6 +203,10 @@ impl Sender {
             // A way of ways would multiply.
             Route::Peer(_) => Err(missing()),
             Route::Guess(guess) => send_all(&guess.family, &to_guess(&guess, batch), Dress::Plain),
+            Route::Line(line) => {
+                queue_bare(&line, batch);
+                Ok(())
+            }
             Route::Flow(flow) => match flow.carrier() {
                 Carrier::Tcp(queue) => {
                     queue_up(&flow, queue, batch);
@@ -290,6 +295,15 @@ fn queue_up(flow: &Flow, queue: &Queue, batch: &Transmit<'_>) {
     }
 }
 
+/// Hands a batch for the relay itself, or for a user of ours, to a TCP connection. What is too long is QUIC's search for the
+/// largest packet, or the queue was full: both are losses, which QUIC repairs.
+fn queue_bare(queue: &Queue, batch: &Transmit<'_>) {
+    let segment = batch.segment_size.unwrap_or(batch.contents.len()).max(1);
+    for packet in batch.contents.chunks(segment).filter(|packet| packet.len() <= PAYLOAD_BYTES_MAX) {
+        queue.push(packet, &[]);
+    }
+}
+
 /// The batch as it leaves by a guess socket, which has one partner and one address.
 fn to_guess<'a>(guess: &Guess, batch: &Transmit<'a>) -> Transmit<'a> {
     Transmit { destination: guess.remote, src_ip: None, ..batch.clone() }
@@ -304,6 +318,23 @@ fn send_all(family: &Family, batch: &Transmit<'_>, dress: Dress<'_>) -> io::Resu
         sent += piece.contents.len();
     }
     Ok(())
+}
+
+/// Sends a batch of forwarded frames as far as the socket takes it; how many bytes are dealt with. What the kernel refuses
+/// for another reason than a full buffer is lost.
+pub(super) fn send_run(family: &Family, batch: &Transmit<'_>) -> usize {
+    let mut sent = 0;
+    while sent < batch.contents.len() {
+        let segments = family.segments_max();
+        let piece = next_piece(batch, sent, segments, 0);
+        match family.try_send(&piece) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // The device cannot segment, which has just been noticed: the same bytes again, one by one.
+            Err(_) if piece.segment_size.is_some() && family.segments_max() < segments => {}
+            Ok(()) | Err(_) => sent += piece.contents.len(),
+        }
+    }
+    sent
 }
 
 /// Cuts the next piece that one `sendmsg` can take: whole segments, at most `segments_max` and, with `extra` bytes before

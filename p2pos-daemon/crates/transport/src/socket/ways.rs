@@ -73,14 +73,40 @@ impl Shared {
     {
         let id = self.tcp_relays.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::downgrade(self);
-        tcp::spawn(stream, id, relay, move |queue, frame| {
+        let line = tcp::spawn(stream, (id, relay), move |queue, frame| {
             let shared = shared.upgrade();
             async move {
                 if let Some(shared) = shared {
                     shared.deliver(&queue, frame).await;
                 }
             }
-        })
+        });
+        // Without a place, nothing can be sent to the relay itself, and the dial says so.
+        if let Err(error) = self.routes_mut().add_line(line.queue()) {
+            tracing::debug!(%error, "a TCP connection with a relay found no place");
+        }
+        let (shared, queue) = (Arc::downgrade(self), line.queue().clone());
+        tokio::spawn(async move {
+            queue.closed().await;
+            if let Some(shared) = shared.upgrade() {
+                shared.routes_mut().remove(queue.fake());
+                if let Some(forwarder) = shared.forwarder() {
+                    forwarder.remove_line(queue.id());
+                }
+            }
+        });
+        if let Some(forwarder) = self.forwarder() {
+            forwarder.add_line(line.queue().clone());
+        }
+        line
+    }
+
+    /// The number and the far end of the TCP connection that a made-up address stands for.
+    pub(crate) fn line_of(&self, fake: FakeAddr) -> Option<(u64, SocketAddr)> {
+        match self.routes().get(fake)? {
+            Route::Line(line) => Some((line.id(), line.relay())),
+            Route::Peer(_) | Route::Flow(_) | Route::Guess(_) => None,
+        }
     }
 
     pub(crate) fn add_guess_socket(
@@ -127,6 +153,7 @@ impl Shared {
                 Carrier::Tcp(_) => Way::TcpRelay { fake, relay: flow.relay() },
             },
             Some(Route::Guess(guess)) => Way::Guess { fake, remote: guess.remote },
+            Some(Route::Line(line)) => Way::TcpRelay { fake, relay: line.relay() },
             Some(Route::Peer(_)) | None => Way::Gone(fake),
         }
     }
@@ -135,7 +162,7 @@ impl Shared {
     fn flow(&self, fake: FakeAddr) -> Option<Arc<Flow>> {
         match self.routes().get(fake) {
             Some(Route::Flow(flow)) => Some(flow.clone()),
-            Some(Route::Peer(_) | Route::Guess(_)) | None => None,
+            Some(Route::Peer(_) | Route::Guess(_) | Route::Line(_)) | None => None,
         }
     }
 
@@ -197,7 +224,9 @@ impl Shared {
             None => return Err(ProbeError::Unsendable(to)),
             Some(fake) => match self.routes().get(fake) {
                 Some(Route::Guess(guess)) => (guess.family.clone(), guess.remote),
-                Some(Route::Peer(_) | Route::Flow(_)) | None => return Err(ProbeError::Unsendable(to)),
+                Some(Route::Peer(_) | Route::Flow(_) | Route::Line(_)) | None => {
+                    return Err(ProbeError::Unsendable(to));
+                }
             },
         };
         if class == Class::Stun {
