@@ -10,6 +10,7 @@ mod documents;
 mod ending;
 mod logging;
 mod people;
+mod reach;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -112,6 +113,7 @@ impl Daemon {
         let people = Arc::new(People::open(&paths.contacts_file()).await?);
         let mut node_config = p2pos_node::Config::new(Arc::clone(&key), people.resolver());
         node_config.port = config.port;
+        node_config.asks_routers = config.asks_routers;
         node_config.policy = people.policy(config.strangers);
         let node = Node::start(node_config).map_err(|error| Failure::failed(error.to_string()))?;
         node.expect(people.everybody());

@@ -6,9 +6,11 @@
 mod args;
 mod contacts;
 mod dial;
+mod explain;
 #[cfg(test)]
 mod golden;
 mod identity;
+mod netcheck;
 mod output;
 mod ping;
 mod plugins;
@@ -79,6 +81,8 @@ fn done(line: CommandLine, output: Output) -> Result<(), Failure> {
         Command::Plugins(command) => on_runtime(plugins::run(&context, command)),
         Command::Dial(dial) => on_runtime(dial::run(&context, dial)),
         Command::Ping(ping) => on_runtime(ping::run(&context, ping)),
+        Command::Explain { peer } => on_runtime(context.show(Request::Explain { who: peer })),
+        Command::Netcheck => on_runtime(context.show(Request::Netcheck)),
         Command::Config(command) => settings::run(&context, command),
         Command::Demo(Demo { peers, bytes, keep }) => {
             on_runtime(demo::run(demo::Orders { peers, bytes, keep }, context.output))

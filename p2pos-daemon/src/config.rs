@@ -24,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) port: Option<u16>,
     /// Whether people who are no contacts may connect.
     pub(crate) strangers: Strangers,
+    /// Whether routers are asked to let packets in.
+    pub(crate) asks_routers: bool,
     /// Where plugins lie, if not in the data directory.
     pub(crate) plugins_dir: Option<PathBuf>,
     /// For whom we relay.
@@ -133,6 +135,7 @@ impl Loaded {
             } else {
                 Strangers::Admit
             },
+            asks_routers: self.text("network.port_mapping") == "auto",
             // Beside the file that names it, wherever the daemon was started.
             plugins_dir: (!plugins_dir.is_empty()).then(|| self.path.with_file_name("").join(plugins_dir)),
             relay: self.text("relay.mode").parse().expect("the table checked that it is a mode"),
@@ -181,6 +184,7 @@ mod tests {
         let expected = Config {
             port: None,
             strangers: Strangers::Admit,
+            asks_routers: true,
             plugins_dir: None,
             relay: RelayMode::Off,
             log_level: LevelFilter::INFO,
@@ -196,7 +200,7 @@ mod tests {
         let config = loaded.config().unwrap();
         assert_eq!((config.port, config.relay), (Some(5000), RelayMode::Contacts));
         let origins: Vec<_> = loaded.settings().settings.into_iter().map(|setting| setting.origin).collect();
-        assert_eq!(origins, ["environment", "default", "default", "file", "default"]);
+        assert_eq!(origins, ["environment", "default", "default", "default", "file", "default"]);
     }
 
     #[test]

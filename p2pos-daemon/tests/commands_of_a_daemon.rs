@@ -77,6 +77,50 @@ fn after_a_kill_9_the_next_daemon_starts_as_if_nothing_had_been() {
 }
 
 #[test]
+fn netcheck_calls_unknown_what_it_does_not_know() {
+    let home = Home::new();
+    assert_eq!(home.run(&["netcheck"]).code, 3);
+    let _daemon = Daemon::start(&home);
+    let check = home.json(&["netcheck"]);
+    assert_eq!(check["schema"], "p2pos.netcheck/1");
+    assert_eq!(check["udp"], "unknown", "nobody has said anything yet");
+    assert_eq!(check["ipv4"]["nat"]["class"], "unknown");
+    assert_eq!(check["ipv4"]["external"], serde_json::Value::Null);
+    assert_eq!(check["asks_routers"], false, "tests ask no router");
+    assert!(home.run(&["netcheck"]).stdout.contains("unknown"));
+}
+
+#[test]
+fn explaining_tells_strangers_untried_and_silent_peers_apart() {
+    let (home, other) = (Home::new(), Home::new());
+    assert_eq!(home.run(&["explain", "bo"]).code, 3);
+    let _daemon = Daemon::start(&home);
+    let unknown = home.run(&["explain", "bo"]);
+    assert_eq!(unknown.code, 5, "{}", unknown.stderr);
+    // A port where nobody answers, for as long as the socket lives.
+    let silent = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    home.run(&["contacts", "add", &other.peer_id(), "bo", "--addr", &address]);
+    let untried = home.run(&["explain", "bo"]);
+    assert_eq!(untried.code, 5, "{}", untried.stderr);
+    assert!(untried.stderr.contains("p2pos ping bo"), "{}", untried.stderr);
+    let mut asking =
+        home.command(&["ping", "bo"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut explained = home.run(&["--json", "explain", "bo"]);
+    while explained.code != 0 || !explained.stdout.contains(&address) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        explained = home.run(&["--json", "explain", "bo"]);
+    }
+    let explained: serde_json::Value = serde_json::from_str(&explained.stdout).unwrap();
+    assert_eq!(explained["schema"], "p2pos.explain/1");
+    assert_eq!(explained["petname"], "bo");
+    assert_eq!(explained["path"], serde_json::Value::Null);
+    assert_eq!(explained["expected"], "unknown");
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+}
+
+#[test]
 fn the_service_manager_is_told_ready_and_stopping() {
     let home = Home::new();
     let socket = std::os::unix::net::UnixDatagram::bind(home.file("notify")).unwrap();

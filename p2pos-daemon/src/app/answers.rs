@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2pos_control::{
-    ContactRequest, Document, Exit, Failure, Handler, Items, PingReport, PingRound, PluginList, Request,
-    Secret, Status, ToolSession,
+    ContactRequest, Document, Exit, Explained, Failure, Handler, Items, PeerStatus, PingReport, PingRound,
+    PluginList, Request, Secret, Status, ToolSession,
 };
 use p2pos_host::{CommandError, Host, LogLine, PluginId, PluginSnapshot, State, ToolGrants, ToolOpen};
 use p2pos_identity::PeerId;
-use p2pos_node::{Attempt, AttemptOutcome, Node, OpenError};
+use p2pos_node::{Attempt, AttemptOutcome, Node, OpenError, PathInfo, PeerSnapshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::debug;
 
 use super::documents::{approval, log_line, micros, peer_status, plugin_detail, plugin_row};
 use super::people::People;
+use super::reach::{explained, netcheck};
 use super::udp_port;
 use crate::bridge::Bridge;
 use crate::config::nearest;
@@ -60,6 +61,8 @@ impl Handler for Answers {
             Request::PluginLogs { plugin, lines, follow } => self.logs(&plugin, lines, follow, items).await,
             Request::PluginRun { dir } => self.run_own(dir, items).await,
             Request::Tool { what } => self.tool(what),
+            Request::Explain { who } => self.explain(&who),
+            Request::Netcheck => Ok(Document::Netcheck(Box::new(netcheck(&self.parts.node.network())))),
             Request::Ping { who, count, interval_ms } => self.ping(&who, count, interval_ms, items).await,
         }
     }
@@ -94,11 +97,37 @@ impl Answers {
             plugins: count(plugins.len()),
             plugins_running: count(plugins.iter().filter(is_running).count()),
             contacts: count(self.parts.people.count()),
-            peers: peers
-                .iter()
-                .map(|peer| peer_status(peer, self.parts.people.petname(&peer.peer)))
-                .collect(),
+            peers: peers.iter().map(|peer| self.peer(peer, &peers)).collect(),
         }
+    }
+
+    fn peer(&self, peer: &PeerSnapshot, peers: &[PeerSnapshot]) -> PeerStatus {
+        let explanation = self.parts.node.explain(&peer.peer);
+        let relay = peer.path.as_ref().and_then(|path| self.relay_of(path, peers));
+        peer_status(peer, self.parts.people.petname(&peer.peer), relay, explanation.as_ref())
+    }
+
+    /// The relay of a path by the name that the user knows: whoever of our peers is at the address that carries it.
+    fn relay_of(&self, path: &PathInfo, peers: &[PeerSnapshot]) -> Option<String> {
+        let is_there = |other: &&PeerSnapshot| {
+            other.path.is_some_and(|way| !way.kind.is_relayed() && way.remote.ip() == path.remote.ip())
+        };
+        let relay = peers.iter().filter(|_| path.kind.is_relayed()).find(is_there)?.peer;
+        Some(self.parts.people.petname(&relay).unwrap_or_else(|| relay.to_string()))
+    }
+
+    fn explain(&self, who: &str) -> Result<Document, Failure> {
+        let peer = self.parts.people.resolve(who)?;
+        let peers = self.parts.node.peers();
+        let petname = self.parts.people.petname(&peer);
+        let Some(snapshot) = peers.iter().find(|snapshot| snapshot.peer == peer) else {
+            return Err(Failure::not_found(format!("nothing was tried yet to reach {who}"))
+                .next(format!("try it: p2pos ping {who}")));
+        };
+        let explanation = self.parts.node.explain(&peer);
+        let relay = snapshot.path.as_ref().and_then(|path| self.relay_of(path, &peers));
+        let explained = explained(snapshot, explanation.as_ref(), &self.parts.node.network());
+        Ok(Document::Explain(Box::new(Explained { petname, relay, ..explained })))
     }
 
     /// Plugins that subscribed to contacts hear of every change.
@@ -269,9 +298,13 @@ impl Answers {
                 .map_err(|error| unreachable(who, &error))?;
             let rtt = pings.rtts.first().copied().flatten();
             times.extend(rtt.map(micros));
-            let path = rtt.and(pings.path.as_ref()).map(|path| path.kind.to_string());
+            let answered = rtt.and(pings.path.as_ref());
+            let path = answered.map(|path| path.kind.to_string());
+            let relay = answered
+                .filter(|path| path.kind.is_relayed())
+                .and_then(|path| self.relay_of(path, &self.parts.node.peers()));
             let why = if rtt.is_none() { "no answer in time".to_owned() } else { String::new() };
-            let round = PingRound { seq, rtt_us: rtt.map(micros), path, why };
+            let round = PingRound { seq, rtt_us: rtt.map(micros), path, relay, why };
             items.send(Document::PingRound(round)).await.map_err(|gone| Failure::failed(gone.to_string()))?;
         }
         times.sort_unstable();

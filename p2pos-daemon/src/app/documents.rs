@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use p2pos_control::{LogLine, PeerStatus, PluginDetail, PluginRow};
 use p2pos_host::{LogSource, PluginSnapshot};
-use p2pos_node::{AttemptOutcome, PeerSnapshot, PeerState};
+use p2pos_node::{Explanation, PeerSnapshot, PeerState};
+
+use super::reach::why;
 
 /// A plugin in one line.
 pub(super) fn plugin_row(plugin: &PluginSnapshot) -> PluginRow {
@@ -64,37 +66,32 @@ pub(super) fn log_line(line: &p2pos_host::LogLine) -> LogLine {
     }
 }
 
-/// A peer as the node sees it.
-pub(super) fn peer_status(peer: &PeerSnapshot, petname: Option<String>) -> PeerStatus {
+/// A peer as the node sees it, and why it is reached so.
+pub(super) fn peer_status(
+    peer: &PeerSnapshot,
+    petname: Option<String>,
+    relay: Option<String>,
+    explanation: Option<&Explanation>,
+) -> PeerStatus {
     PeerStatus {
         peer_id: peer.peer.to_string(),
         petname,
-        state: match peer.state {
-            PeerState::Idle => "idle",
-            PeerState::Dialing => "dialing",
-            PeerState::Connected => "connected",
-            PeerState::Backoff => "waiting",
-        }
-        .to_owned(),
+        state: peer_state(peer).to_owned(),
         path: peer.path.as_ref().map(|path| path.kind.to_string()),
+        relay,
         rtt_us: peer.path.as_ref().map(|path| micros(path.rtt)),
         streams: u32::try_from(peer.streams + peer.flows).unwrap_or(u32::MAX),
-        why: why(peer),
+        why: why(peer, explanation),
     }
 }
 
-/// Why there is no connection, from the last tries; addresses stay out of it, as a status is shown to others.
-fn why(peer: &PeerSnapshot) -> String {
-    if peer.path.is_some() {
-        return String::new();
-    }
-    let Some(last) = peer.last_attempts.last() else { return String::new() };
-    match &last.outcome {
-        AttemptOutcome::Running => "trying".to_owned(),
-        AttemptOutcome::Connected | AttemptOutcome::Abandoned => String::new(),
-        AttemptOutcome::NoAnswer => "no answer".to_owned(),
-        AttemptOutcome::Refused(why) => format!("refused: {why}"),
-        AttemptOutcome::Unroutable(why) => format!("no way to that address: {why}"),
+/// What is being done about a peer.
+pub(super) fn peer_state(peer: &PeerSnapshot) -> &'static str {
+    match peer.state {
+        PeerState::Idle => "idle",
+        PeerState::Dialing => "dialing",
+        PeerState::Connected => "connected",
+        PeerState::Backoff => "waiting",
     }
 }
 

@@ -45,6 +45,13 @@ pub(crate) enum Command {
     Dial(Dial),
     /// Measure round trips to a peer; needs no plugin
     Ping(Ping),
+    /// Tell how a peer is reached and why: both routers, what was tried, what would make it direct
+    Explain {
+        /// Petname or PeerId
+        peer: String,
+    },
+    /// Show what is known of your own network: UDP, IPv4 and IPv6, what your router does and what it said
+    Netcheck,
     /// Read and change settings
     #[command(subcommand)]
     Config(Config),
@@ -309,6 +316,8 @@ impl CommandLine {
             },
             Command::Dial(_) => "dial",
             Command::Ping(_) => "ping",
+            Command::Explain { .. } => "explain",
+            Command::Netcheck => "netcheck",
             Command::Config(command) => match command {
                 Config::Get { .. } => "config get",
                 Config::Set { .. } => "config set",

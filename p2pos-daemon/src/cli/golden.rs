@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use p2pos_control::{
-    CheckReport, Contact, ContactList, DemoChat, DemoPath, DemoReport, DemoRoundTrip, DemoTransfer, Document,
-    Done, Exit, Failure, Identity, LogLine, PeerStatus, PingReport, PingRound, PluginDetail, PluginList,
-    PluginRow, Problem, Setting, Settings, Status,
+    CheckReport, Contact, ContactList, DemoChat, DemoPath, DemoReport, DemoRoundTrip, DemoTransfer,
+    DialAttempt, Document, Done, Exit, Explained, Failure, Family, Identity, Known, LogLine, NatSide,
+    Netcheck, PeerStatus, PingReport, PingRound, PluginDetail, PluginList, PluginRow, Problem, RouterAnswer,
+    Setting, Settings, Status, TimelineEntry,
 };
 
 use super::render::render;
@@ -67,6 +68,11 @@ fn samples() -> Vec<(&'static str, Document)> {
         ("plugin-check", Document::Check(check())),
         ("ping-round", Document::PingRound(round(Some(1_250)))),
         ("ping-round-lost", Document::PingRound(round(None))),
+        ("ping-round-relayed", Document::PingRound(relayed_round())),
+        ("explain", Document::Explain(Box::new(explained()))),
+        ("explain-unreached", Document::Explain(Box::new(unreached()))),
+        ("netcheck", Document::Netcheck(Box::new(netcheck()))),
+        ("netcheck-unknown", Document::Netcheck(Box::new(unchecked()))),
         ("ping", Document::Ping(ping(3))),
         ("ping-none", Document::Ping(ping(0))),
         ("config", Document::Config(settings())),
@@ -91,16 +97,18 @@ fn status() -> Status {
                 peer_id: BO.into(),
                 petname: Some("bo".into()),
                 state: "connected".into(),
-                path: Some("lan".into()),
+                path: Some("relayed".into()),
+                relay: Some("mira".into()),
                 rtt_us: Some(640),
                 streams: 2,
-                why: String::new(),
+                why: "both routers change ports".into(),
             },
             PeerStatus {
                 peer_id: ME.into(),
                 petname: None,
                 state: "waiting".into(),
                 path: None,
+                relay: None,
                 rtt_us: None,
                 streams: 0,
                 why: "no answer".into(),
@@ -197,7 +205,151 @@ fn check() -> CheckReport {
 
 fn round(rtt_us: Option<u64>) -> PingRound {
     let why = if rtt_us.is_none() { "no answer in time".into() } else { String::new() };
-    PingRound { seq: 3, rtt_us, path: rtt_us.map(|_| "direct".into()), why }
+    PingRound { seq: 3, rtt_us, path: rtt_us.map(|_| "direct".into()), relay: None, why }
+}
+
+fn relayed_round() -> PingRound {
+    let round = round(Some(48_000));
+    PingRound { path: Some("relayed".into()), relay: Some("mira".into()), ..round }
+}
+
+fn home() -> NatSide {
+    NatSide {
+        class: "port-restricted".into(),
+        words: "easy: one port, open to whom was called".into(),
+        mapping: "endpoint-independent".into(),
+        filtering: "unknown".into(),
+        layers: Some(1),
+        lifetime_s: Some(120),
+        hairpin: Known::No,
+        is_mapped: false,
+    }
+}
+
+fn mapped() -> RouterAnswer {
+    RouterAnswer {
+        router: "192.168.1.1".into(),
+        protocol: "PCP".into(),
+        state: "mapped".into(),
+        external: Some("203.0.113.9:41733".into()),
+        is_verified: true,
+        lease_s: Some(1_800),
+        ..RouterAnswer::default()
+    }
+}
+
+fn refused() -> RouterAnswer {
+    RouterAnswer {
+        router: "10.64.0.1".into(),
+        protocol: "UPnP".into(),
+        on_behalf_of: Some("10.64.0.7:41733".into()),
+        state: "refused".into(),
+        said: HOSTILE.into(),
+        ..RouterAnswer::default()
+    }
+}
+
+fn explained() -> Explained {
+    let entry = |after_ms, step: &str, way: &str, outcome: &str| TimelineEntry {
+        after_ms,
+        step: step.into(),
+        way: way.into(),
+        outcome: outcome.into(),
+    };
+    Explained {
+        peer_id: BO.into(),
+        petname: Some("bo".into()),
+        state: "connected".into(),
+        path: Some("relayed".into()),
+        relay: Some("mira".into()),
+        rtt_us: Some(48_000),
+        why: "both routers change ports".into(),
+        doing: Some("connected".into()),
+        ours: NatSide {
+            class: "random".into(),
+            words: "hard: another port for each peer, at random".into(),
+            ..home()
+        },
+        theirs: NatSide {
+            class: "port-block".into(),
+            words: "hard: another port for each peer, within a block".into(),
+            layers: Some(2),
+            lifetime_s: None,
+            ..home()
+        },
+        expected: "relayed".into(),
+        advice: Some("let your router forward this computer's UDP port".into()),
+        routers: vec![mapped(), refused()],
+        attempts: Vec::new(),
+        timeline: vec![
+            entry(0, "connect", "relay", "worked"),
+            entry(812, "punch", "IPv4", "failed"),
+            entry(5_900, "punch", "", "again in 240 s"),
+        ],
+        left_out: 3,
+    }
+}
+
+fn unreached() -> Explained {
+    let attempt = |address: &str, outcome: &str| DialAttempt {
+        address: address.into(),
+        after_ms: 250,
+        took_ms: 9_750,
+        outcome: outcome.into(),
+    };
+    Explained {
+        peer_id: ME.into(),
+        state: "waiting".into(),
+        why: "no answer".into(),
+        ours: NatSide { words: "not known yet".into(), ..NatSide::default() },
+        theirs: NatSide { words: "not known yet".into(), ..NatSide::default() },
+        expected: "unknown".into(),
+        attempts: vec![attempt("192.0.2.7:41733", "no answer"), attempt("[2001:db8::7]:41733", "no answer")],
+        ..Explained::default()
+    }
+}
+
+fn netcheck() -> Netcheck {
+    Netcheck {
+        udp: Known::Yes,
+        ipv4: Family {
+            addresses: vec!["192.168.1.7".into()],
+            external: Some("203.0.113.9:41733".into()),
+            is_translated: Known::Yes,
+            preserves_port: Known::Yes,
+            ports: "unknown".into(),
+            nat: home(),
+            confidence: "certain".into(),
+            agreeing: 3,
+            dissenting: 0,
+        },
+        ipv6: Family::default(),
+        gateways: vec!["192.168.1.1".into()],
+        asks_routers: true,
+        routers: vec![mapped(), refused()],
+        told: vec!["203.0.113.9:41733".into(), "192.168.1.7:41733".into()],
+        keepalive_s: 96,
+    }
+}
+
+/// Right after the start, before any peer has said anything.
+fn unchecked() -> Netcheck {
+    let unknown = || "unknown".to_owned();
+    let family = || Family {
+        addresses: vec!["192.168.1.7".into()],
+        ports: unknown(),
+        nat: NatSide {
+            class: unknown(),
+            words: "not known yet".into(),
+            mapping: unknown(),
+            filtering: unknown(),
+            ..NatSide::default()
+        },
+        confidence: unknown(),
+        ..Family::default()
+    };
+    let ipv6 = Family { addresses: Vec::new(), ..family() };
+    Netcheck { ipv4: family(), ipv6, keepalive_s: 15, ..Netcheck::default() }
 }
 
 fn ping(received: u32) -> PingReport {

@@ -35,6 +35,8 @@ pub(crate) fn render(document: &Document) -> String {
         Document::Session(_) => String::new(),
         Document::PingRound(round) => ping_round(round),
         Document::Ping(report) => ping(report),
+        Document::Explain(explained) => super::explain::render(explained),
+        Document::Netcheck(netcheck) => super::netcheck::render(netcheck),
         Document::Config(settings) => self::settings(settings),
         Document::Demo(report) => demo::render(report),
         Document::Error(failure) => format!("{}\n", Untrusted(&failure.message)),
@@ -42,20 +44,20 @@ pub(crate) fn render(document: &Document) -> String {
 }
 
 /// Facts below each other, their names in a column of their own.
-struct Facts(String);
+pub(super) struct Facts(pub(super) String);
 
 impl Facts {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(String::new())
     }
 
-    fn add(&mut self, label: &str, value: &str) {
+    pub(super) fn add(&mut self, label: &str, value: &str) {
         if !value.is_empty() {
             writeln!(self.0, "{label:LABEL_CHARS$}{}", Untrusted(value)).expect("a String takes every write");
         }
     }
 
-    fn add_each(&mut self, label: &str, values: &[String]) {
+    pub(super) fn add_each(&mut self, label: &str, values: &[String]) {
         for (index, value) in values.iter().enumerate() {
             self.add(if index == 0 { label } else { "" }, value);
         }
@@ -82,7 +84,7 @@ fn status(status: &Status) -> String {
         table.row([
             peer.petname.as_deref().unwrap_or(&peer.peer_id),
             &peer.state,
-            peer.path.as_deref().unwrap_or("-"),
+            &way(peer.path.as_deref(), peer.relay.as_deref()),
             &peer.rtt_us.map_or_else(|| "-".to_owned(), micros),
             &peer.streams.to_string(),
             &peer.why,
@@ -168,9 +170,21 @@ fn check(report: &CheckReport) -> String {
     facts.0
 }
 
+/// The path, and through whom.
+pub(super) fn way(path: Option<&str>, relay: Option<&str>) -> String {
+    match (path, relay) {
+        (None, _) => "-".to_owned(),
+        (Some(path), None) => path.to_owned(),
+        (Some(path), Some(relay)) => format!("{path} by {relay}"),
+    }
+}
+
 fn ping_round(round: &PingRound) -> String {
     match (round.rtt_us, &round.path) {
-        (Some(rtt), Some(path)) => format!("{}  {}  {path}\n", round.seq, micros(rtt)),
+        (Some(rtt), Some(path)) => {
+            let way = way(Some(path), round.relay.as_deref());
+            format!("{}  {}  {}\n", round.seq, micros(rtt), Untrusted(&way))
+        }
         (Some(rtt), None) => format!("{}  {}\n", round.seq, micros(rtt)),
         (None, _) => format!("{}  {}\n", round.seq, Untrusted(&round.why)),
     }

@@ -17,6 +17,12 @@ pub(crate) const KEYS: &[Key] = &[
         help: "whether people who are no contacts may connect; what they reach is each plugin's choice",
     },
     Key {
+        name: "network.port_mapping",
+        kind: Kind::OneOf(&["auto", "off"]),
+        default: "auto",
+        help: "whether routers are asked to let peers in (UPnP, NAT-PMP, PCP)",
+    },
+    Key {
         name: "plugins.dir",
         kind: Kind::Path,
         default: "",

@@ -47,6 +47,8 @@ impl Daemon {
         found.install(&data_dir.join("plugins"))?;
         let words = File::create(data_dir.join("daemon.log")).map_err(failed)?;
         let mut command = Command::new(&found.p2pos);
+        // A demo leaves nothing at anybody's router.
+        command.env("P2POS_NETWORK_PORT_MAPPING", "off");
         command.arg("--data-dir").arg(&data_dir).arg("up").stdout(Stdio::null()).stderr(words);
         // Out of the terminal's group: Ctrl-C is for us, and we end them in order.
         command.process_group(0).env_remove("NOTIFY_SOCKET");

@@ -110,6 +110,8 @@ impl User {
     /// `p2pos --data-dir ... ARGS`.
     pub(crate) fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2pos"));
+        // Tests leave nothing at anybody's router.
+        command.env("P2POS_NETWORK_PORT_MAPPING", "off");
         command.arg("--data-dir").arg(self.dir.path()).args(args).env("NO_COLOR", "1");
         command
     }

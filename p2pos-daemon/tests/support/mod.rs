@@ -38,6 +38,8 @@ impl Home {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2pos"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // Tests leave nothing at anybody's router.
+        command.env("P2POS_NETWORK_PORT_MAPPING", "off");
         command.env("HOME", self.path()).arg("--data-dir").arg(self.path()).args(words).stdin(Stdio::null());
         command
     }

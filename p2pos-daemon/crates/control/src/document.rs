@@ -4,10 +4,15 @@
 //! taking one away or changing its meaning makes a new version. Everything a person is shown stands in a document,
 //! so that no script has to read prose. Refuses to know how they are laid out for people: that is the command line's.
 
+mod reach;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::reach::{
+    DialAttempt, Explained, Family, Known, NatSide, Netcheck, RouterAnswer, TimelineEntry,
+};
 use crate::failure::Failure;
 
 /// One answer, named by its schema.
@@ -50,6 +55,12 @@ pub enum Document {
     /// All round trips.
     #[serde(rename = "p2pos.ping/1")]
     Ping(PingReport),
+    /// How one peer is reached, and why so.
+    #[serde(rename = "p2pos.explain/1")]
+    Explain(Box<Explained>),
+    /// What is known of our own network.
+    #[serde(rename = "p2pos.netcheck/1")]
+    Netcheck(Box<Netcheck>),
     /// The settings and where each comes from.
     #[serde(rename = "p2pos.config/1")]
     Config(Settings),
@@ -102,8 +113,11 @@ pub struct PeerStatus {
     pub petname: Option<String>,
     /// `connected`, `dialing`, `waiting` (for the next try) or `idle`.
     pub state: String,
-    /// `direct`, `lan`, `loopback` or `relayed`; absent while there is no path.
+    /// `direct`, `lan`, `loopback`, `relayed` or `relayed over tcp`; absent while there is no path.
     pub path: Option<String>,
+    /// The relay's name, if it carries the path and is known: a petname or PeerId.
+    #[serde(default)]
+    pub relay: Option<String>,
     /// Smoothed round trip in microseconds; absent while there is no path.
     pub rtt_us: Option<u64>,
     /// Streams open now.
@@ -290,8 +304,11 @@ pub struct PingRound {
     pub seq: u32,
     /// How long it took, in microseconds; absent if no answer came.
     pub rtt_us: Option<u64>,
-    /// `direct`, `lan`, `loopback` or `relayed`; absent if no answer came.
+    /// `direct`, `lan`, `loopback`, `relayed` or `relayed over tcp`; absent if no answer came.
     pub path: Option<String>,
+    /// The relay's name, if it carries the path and is known: a petname or PeerId.
+    #[serde(default)]
+    pub relay: Option<String>,
     /// Why no answer came; may be empty.
     pub why: String,
 }

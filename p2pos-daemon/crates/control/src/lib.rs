@@ -20,9 +20,10 @@ mod socket_path;
 
 pub use client::{Answers, CallError, Client, ConnectError, Step};
 pub use document::{
-    CheckReport, Contact, ContactList, DemoChat, DemoPath, DemoReport, DemoRoundTrip, DemoTransfer, Document,
-    Done, Identity, LogLine, PeerStatus, PingReport, PingRound, PluginDetail, PluginList, PluginRow, Problem,
-    Secret, Setting, Settings, Status, ToolSession,
+    CheckReport, Contact, ContactList, DemoChat, DemoPath, DemoReport, DemoRoundTrip, DemoTransfer,
+    DialAttempt, Document, Done, Explained, Family, Identity, Known, LogLine, NatSide, Netcheck, PeerStatus,
+    PingReport, PingRound, PluginDetail, PluginList, PluginRow, Problem, RouterAnswer, Secret, Setting,
+    Settings, Status, TimelineEntry, ToolSession,
 };
 pub use failure::{Exit, Failure};
 pub use request::{ContactRequest, Request};

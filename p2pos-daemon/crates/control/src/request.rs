@@ -77,6 +77,13 @@ pub enum Request {
         /// What for, in words for the log: `dial`.
         what: String,
     },
+    /// How is this peer reached, and why so? Answer: `Explain`.
+    Explain {
+        /// Petname or PeerId.
+        who: String,
+    },
+    /// What is known of our own network? Answer: `Netcheck`.
+    Netcheck,
     /// Round trips to a peer, plugin-free. Items: `PingRound`, then `PingReport`.
     Ping {
         /// Petname or PeerId.
@@ -137,6 +144,8 @@ impl Request {
             | Self::Contacts(_)
             | Self::PluginList
             | Self::PluginInfo { .. }
+            | Self::Explain { .. }
+            | Self::Netcheck
             | Self::Tool { .. } => Some(QUICK),
             Self::PluginStop { .. } | Self::PluginDisable { .. } => Some(STOP),
             Self::PluginEnable { .. } | Self::PluginStart { .. } => Some(START),

@@ -69,6 +69,8 @@ impl Handler for Toy {
             | Request::PluginDisable { .. }
             | Request::PluginRun { .. }
             | Request::Tool { .. }
+            | Request::Explain { .. }
+            | Request::Netcheck
             | Request::Ping { .. } => Err(Failure::failed("not in this toy")),
         }
     }

@@ -176,40 +176,56 @@ impl fmt::Display for Timeline {
     }
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Lookup => "look up",
+            Self::Dial => "dial",
+            Self::Connect => "connect",
+            Self::Compare => "compare NATs",
+            Self::Open => "open NATs",
+            Self::Punch => "punch",
+            Self::Guess => "guess port",
+            Self::Use => "use path",
+            Self::Silence => "silent path",
+            Self::Close => "close path",
+            Self::Relay => "call relay",
+            Self::Network => "network change",
+            Self::Candidates => "new addresses",
+            Self::Idle => "idle",
+        })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Lan => "LAN",
+            Self::V6 => "IPv6",
+            Self::V4 => "IPv4",
+            Self::Guessed => "guessed port",
+            Self::Relay => "relay",
+            Self::TcpRelay => "TCP relay",
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Began => f.pad("began"),
+            Self::Worked => f.pad("worked"),
+            Self::Failed => f.pad("failed"),
+            Self::Refused => f.pad("not allowed"),
+            Self::Again(after) => write!(f, "again in {} s", after.as_secs()),
+        }
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = self.way.map_or("", |way| match way {
-            Way::Lan => "LAN",
-            Way::V6 => "IPv6",
-            Way::V4 => "IPv4",
-            Way::Guessed => "guessed port",
-            Way::Relay => "relay",
-            Way::TcpRelay => "TCP relay",
-        });
-        let step = match self.step {
-            Step::Lookup => "look up",
-            Step::Dial => "dial",
-            Step::Connect => "connect",
-            Step::Compare => "compare NATs",
-            Step::Open => "open NATs",
-            Step::Punch => "punch",
-            Step::Guess => "guess port",
-            Step::Use => "use path",
-            Step::Silence => "silent path",
-            Step::Close => "close path",
-            Step::Relay => "call relay",
-            Step::Network => "network change",
-            Step::Candidates => "new addresses",
-            Step::Idle => "idle",
-        };
-        write!(f, "{:>7} ms  {step:<14}  {way:<12}  ", self.after.as_millis())?;
-        match self.outcome {
-            Outcome::Began => f.write_str("began"),
-            Outcome::Worked => f.write_str("worked"),
-            Outcome::Failed => f.write_str("failed"),
-            Outcome::Refused => f.write_str("not allowed"),
-            Outcome::Again(after) => write!(f, "again in {} s", after.as_secs()),
-        }
+        let way = self.way.map(|way| way.to_string()).unwrap_or_default();
+        write!(f, "{:>7} ms  {:<14}  {way:<12}  {}", self.after.as_millis(), self.step, self.outcome)
     }
 }
 

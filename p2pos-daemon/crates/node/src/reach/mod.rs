@@ -28,6 +28,7 @@ mod words;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use p2pos_connectivity::{MappingReport, NetworkState};
@@ -36,6 +37,7 @@ use p2pos_traversal::{
     Authenticated, ProbeBudget,
     choice::Tier,
     guess::{GuessLedger, NetworkPair, NotNow},
+    keepalive::INTERVAL_UNKNOWN,
     plan::PeerState,
     predict::{Advice, Expected},
     signal::NatReport,
@@ -87,6 +89,10 @@ pub struct NetworkReport {
     pub mappings: Vec<MappingReport>,
     /// Where peers are told that we might be reached.
     pub told: Vec<SocketAddr>,
+    /// Whether routers are asked for port mappings.
+    pub asks_routers: bool,
+    /// How often an idle path behind a NAT is kept alive.
+    pub keep_alive: Duration,
 }
 
 /// What the connections of a node share to reach their peers.
@@ -97,6 +103,8 @@ pub(crate) struct Reach {
     desk: ProbeDesk,
     budget: Mutex<ProbeBudget>,
     ledger: Mutex<GuessLedger>,
+    asks_routers: bool,
+    keep_alive: watch::Sender<Duration>,
 }
 
 impl Reach {
@@ -109,7 +117,8 @@ impl Reach {
             tokio::spawn(desk.clone().sort(probes));
         }
         let budget = Mutex::new(ProbeBudget::new(Instant::now().into_std()));
-        Arc::new(Self { endpoint, own, desk, budget, ledger: Mutex::default() })
+        let keep_alive = watch::Sender::new(INTERVAL_UNKNOWN);
+        Arc::new(Self { endpoint, own, desk, budget, ledger: Mutex::default(), asks_routers, keep_alive })
     }
 
     /// What is known of our network.
@@ -121,6 +130,8 @@ impl Reach {
             verdict_v6: own.verdict_v6,
             mappings: own.mappings,
             told: own.candidates.iter().map(|candidate| candidate.addr).collect(),
+            asks_routers: self.asks_routers,
+            keep_alive: *self.keep_alive.borrow(),
         }
     }
 
