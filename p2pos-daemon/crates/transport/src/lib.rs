@@ -8,10 +8,11 @@
 //! Files, outside in: `endpoint` (bind, close), `dial` and `accept` (the two ways to a connection), `connection`, `stream`,
 //! `path` and `paths` (the ways of one connection, and opening and closing them); below them `mux` (ways that are no plain
 //! addresses, and the small packets beside QUIC), `forward` (what a relay sends on), `socket` (the abstract socket that noq sees), `classify` (whose packet is
-//! it), `recents` (who may get a stateless reset) and `tuning` (every number).
+//! it), `recents` (who may get a stateless reset), `congestion` (how much may be in flight) and `tuning` (every number).
 
 mod accept;
 mod classify;
+mod congestion;
 mod connection;
 mod dial;
 mod doorkeeper;
