@@ -86,7 +86,7 @@ registry! {
     304 PROTOCOL_NOT_SUPPORTED "no plugin of the peer serves it; the details tell what it serves"
     305 REFUSED "the peer's plugin does not want this stream"
     306 NOT_READY "the peer's plugin is not running just now; try again later"
-    307 IDENTITY_MISMATCH "somebody else answers at the peer's address; check the PeerId"
+    307 IDENTITY_MISMATCH "reserved, never sent: whoever else is at the peer's address stays silent, which is 302"
     308 LOCAL_OFFLINE "this machine has no network"
     400 APP "the other plugin's own code; see app_code"
     401 STREAM_LIMIT "close streams before opening more; Welcome.limits tells how many fit"

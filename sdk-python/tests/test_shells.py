@@ -157,7 +157,7 @@ def test_aio_opens_streams() -> None:
         (Code.OFFLINE, p2pos.PeerUnreachable),
         (Code.REFUSED, p2pos.PeerRefused),
         (Code.NOT_READY, p2pos.PeerNotReady),
-        (Code.IDENTITY_MISMATCH, p2pos.IdentityMismatch),
+        (Code.IDENTITY_MISMATCH, p2pos.PeerError),
         (Code.PERMISSION_DENIED, p2pos.PermissionDenied),
         (Code.TIMEOUT, p2pos.RequestTimeout),
         (Code.INTERNAL, p2pos.RequestFailed),

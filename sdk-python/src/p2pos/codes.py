@@ -78,7 +78,7 @@ HINTS: dict[int, str] = {
     304: "no plugin of the peer serves it; the details tell what it serves",
     305: "the peer's plugin does not want this stream",
     306: "the peer's plugin is not running just now; try again later",
-    307: "somebody else answers at the peer's address; check the PeerId",
+    307: "reserved, never sent: whoever else is at the peer's address stays silent, which is 302",
     308: "this machine has no network",
     400: "the other plugin's own code; see app_code",
     401: "close streams before opening more; Welcome.limits tells how many fit",

@@ -15,8 +15,7 @@
     │   ├── PeerUnreachable         300, 301, 302, 303, 308: trying later may help
     │   ├── PeerNotReady            306: its plugin is starting; .retry_after says when to try
     │   ├── ProtocolNotSupported    304; .details lists what it serves
-    │   ├── PeerRefused             305
-    │   └── IdentityMismatch        307: somebody else answers there
+    │   └── PeerRefused             305
     ├── StreamEnded                 4xx: this stream is over, the session lives
     │   ├── StreamReset             both directions ended at once; bytes may be lost
     │   └── StreamStopped           the other side reads no more; reading still works
@@ -37,7 +36,6 @@ __all__ = [
     "BadRequest",
     "ConnectError",
     "HandshakeRefused",
-    "IdentityMismatch",
     "LaunchError",
     "LimitReached",
     "MisuseError",
@@ -147,10 +145,6 @@ class PeerRefused(PeerError):
     """The peer's plugin rejected the stream."""
 
 
-class IdentityMismatch(PeerError):
-    """Somebody else answers at the peer's address."""
-
-
 class StreamEnded(P2posError):
     """This stream is over; the session and other streams live."""
 
@@ -185,7 +179,6 @@ _BY_CODE: dict[int, type[P2posError]] = {
     304: ProtocolNotSupported,
     305: PeerRefused,
     306: PeerNotReady,
-    307: IdentityMismatch,
     308: PeerUnreachable,
     401: LimitReached,
 }
