@@ -3,12 +3,18 @@
 //! Every system's two ends are processes of their own, and the systems take turns within each round, so that a noisy machine is noisy for all.
 //! The report gives medians and ratios; the ratios are what to quote.
 
+mod crowd;
+mod far;
+mod place;
 mod processes;
 mod report;
 mod systems;
 mod work;
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -25,6 +31,9 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 #[derive(Parser)]
 #[command(version, about = "Measures p2pOS beside its peers, in one run")]
 struct Arguments {
+    /// (internal) The address to bind at this process's place.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    ip: IpAddr,
     #[command(subcommand)]
     command: Command,
 }
@@ -39,8 +48,20 @@ enum Command {
     Proxy { next: String },
     /// (internal) The serving plugin: launched by a daemon.
     Plugin,
+    /// (internal) Connects many peers to a serving end; prints `READY` and keeps them connected until killed.
+    Crowd { system: String, target: String },
     /// (internal) Drives one job against a serving end; prints one JSON line.
-    Drive { system: String, target: String, job: String, amount: f64 },
+    Drive {
+        system: String,
+        target: String,
+        job: String,
+        amount: f64,
+        #[arg(default_value_t = 0.0)]
+        skip: f64,
+        /// When to begin, milliseconds since 1970: two drivers told the same begin together.
+        #[arg(long, default_value_t = 0)]
+        at_ms: u64,
+    },
 }
 
 fn main() -> Result<()> {
@@ -48,55 +69,73 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match arguments.command {
         Command::Run(options) => report::run(&options),
-        Command::Serve { system } => runtime.block_on(serve(&system)),
+        Command::Serve { system } => runtime.block_on(serve(&system, arguments.ip)),
         Command::Proxy { next } => runtime.block_on(async {
             ready(&socket::proxy(next).await?);
             std::future::pending().await
         }),
+        Command::Crowd { system, target } => runtime.block_on(async {
+            let _callers = crowd::call(&system, &target).await?;
+            ready("crowd");
+            std::future::pending().await
+        }),
         Command::Plugin => runtime.block_on(p2pos::plugin()),
-        Command::Drive { system, target, job, amount } => runtime.block_on(async {
+        Command::Drive { system, target, job, amount, skip, at_ms } => runtime.block_on(async {
             // A worker thread does the work, as in an application: the main thread of a runtime is woken differently.
-            tokio::spawn(async move { drive(&system, &target, &job, amount).await }).await?
+            let work = Order { job, amount, skip, begin: UNIX_EPOCH + Duration::from_millis(at_ms) };
+            tokio::spawn(async move { drive(&system, arguments.ip, &target, work).await }).await?
         }),
     }
 }
 
-async fn serve(system: &str) -> Result<()> {
+async fn serve(system: &str, ip: IpAddr) -> Result<()> {
     let target = match system {
-        "iroh" => Iroh::default().serve().await?,
+        "iroh" => Iroh::at(ip).serve().await?,
         "libp2p" => Libp2p::default().serve().await?,
-        "tcp" => socket::Tcp.serve().await?,
+        "tcp" => socket::Tcp { ip }.serve().await?,
         other => bail!("no system {other} to serve"),
     };
     ready(&target);
     std::future::pending().await
 }
 
-async fn drive(system: &str, target: &str, job: &str, amount: f64) -> Result<()> {
+/// What a driving process is told to do.
+struct Order {
+    job: String,
+    amount: f64,
+    /// Seconds at the beginning that do not count.
+    skip: f64,
+    begin: SystemTime,
+}
+
+async fn drive(system: &str, ip: IpAddr, target: &str, order: Order) -> Result<()> {
     let measured = match system {
-        "iroh" => drive_with(&Iroh::default(), target, job, amount).await?,
-        "libp2p" => drive_with(&Libp2p::default(), target, job, amount).await?,
-        "tcp" | "chain" => drive_with(&socket::Tcp, target, job, amount).await?,
-        "p2pos" => drive_with(&p2pos::P2pos::mux(), target, job, amount).await?,
-        "p2pos-detached" => drive_with(&p2pos::P2pos::detached(), target, job, amount).await?,
+        "iroh" => drive_with(&Iroh::at(ip), target, &order).await?,
+        "libp2p" => drive_with(&Libp2p::default(), target, &order).await?,
+        "tcp" | "chain" => drive_with(&socket::Tcp { ip }, target, &order).await?,
+        "p2pos" => drive_with(&p2pos::P2pos::mux(), target, &order).await?,
+        "p2pos-detached" => drive_with(&p2pos::P2pos::detached(), target, &order).await?,
         other => bail!("no system {other} to drive"),
     };
     println_json(&measured)
 }
 
-async fn drive_with<S: System>(system: &S, target: &str, job: &str, amount: f64) -> Result<work::Measured> {
+async fn drive_with<S: System>(system: &S, target: &str, order: &Order) -> Result<work::Measured> {
     use crate::work::Link as _;
-    match job {
+    let amount = order.amount;
+    match order.job.as_str() {
         "connect" => return work::connects(system, target, amount as usize).await,
         "connect-once" => return work::connect_once(system, target).await,
         _ => {}
     }
     let link = system.dial(target).await?;
     work::first_reply(&link).await.context("the first stream")?;
-    tokio::time::sleep(SETTLE).await;
+    let until_begin = order.begin.duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::time::sleep(SETTLE.max(until_begin)).await;
     let count = amount as usize;
-    let job = match job {
+    let job = match order.job.as_str() {
         "bulk" => Job::Bulk { seconds: amount },
+        "watched-bulk" => Job::WatchedBulk { seconds: amount, skip: order.skip },
         "round-trip" => Job::RoundTrip { count },
         "messages-batched" => Job::MessagesBatched { count },
         "messages-flushed" => Job::MessagesFlushed { count },

@@ -1,6 +1,8 @@
 //! Child processes of one measurement: started, waited for until ready, looked at, and gone at the end whatever happens.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
@@ -9,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::place::Place;
 
 /// A serving process; killed and reaped when dropped.
 pub struct Serving {
@@ -22,10 +26,15 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Starts this program again as `arguments` say and waits for its ready line.
+    /// Starts this program again on loopback as `arguments` say and waits for its ready line.
     pub fn start(arguments: &[&str]) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(arguments).stdout(Stdio::piped());
+        Self::start_at(&Place::here(), arguments)
+    }
+
+    /// The same at some place.
+    pub fn start_at(place: &Place, arguments: &[&str]) -> Result<Self> {
+        let mut command = place.command(std::env::current_exe()?);
+        command.args(["--ip", &place.ip.to_string()]).args(arguments).stdout(Stdio::piped());
         let began = Instant::now();
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let words = child.stdout.take().context("stdout was piped")?;
@@ -88,14 +97,25 @@ pub fn resident_kib(pid: u32) -> Result<f64> {
     status_field(pid, "VmRSS:")
 }
 
-/// Times a process was put to sleep and woken since its start, over all its threads.
-pub fn wakeups(pid: u32) -> Result<f64> {
-    let mut total = 0.0;
-    for task in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
-        let status = std::fs::read_to_string(task?.path().join("status"))?;
-        total += field(&status, "voluntary_ctxt_switches:")?;
+/// How often each thread of a process was put to sleep and woken since its start.
+pub struct Wakeups(BTreeMap<OsString, f64>);
+
+impl Wakeups {
+    pub fn of(pid: u32) -> Result<Self> {
+        let mut threads = BTreeMap::new();
+        for task in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
+            let task = task?;
+            // A thread may end between being listed and being read.
+            let Ok(status) = std::fs::read_to_string(task.path().join("status")) else { continue };
+            threads.insert(task.file_name(), field(&status, "voluntary_ctxt_switches:")?);
+        }
+        Ok(Self(threads))
     }
-    Ok(total)
+
+    /// Wake-ups after an earlier look. A thread that ended in between takes its count along; one that began brings its own.
+    pub fn since(&self, earlier: &Self) -> f64 {
+        self.0.iter().map(|(thread, count)| count - earlier.0.get(thread).copied().unwrap_or(0.0)).sum()
+    }
 }
 
 fn status_field(pid: u32, key: &str) -> Result<f64> {

@@ -1,12 +1,14 @@
 //! The order of a run, the medians, the ratios and the budgets they are held against.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    crowd, far,
+    place::Place,
     processes::{self, Serving},
     systems::p2pos::Pair,
     work::Measured,
@@ -22,13 +24,13 @@ pub struct Options {
     json: bool,
     /// Only these jobs, by name.
     #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
+    pub only: Vec<String>,
     /// Only these systems, by name.
     #[arg(long, value_delimiter = ',')]
-    systems: Vec<String>,
+    pub systems: Vec<String>,
     /// The p2pos binary, built in release mode.
     #[arg(long)]
-    p2pos: PathBuf,
+    pub p2pos: PathBuf,
 }
 
 const SYSTEMS: [&str; 6] = ["p2pos", "p2pos-detached", "iroh", "libp2p", "tcp", "chain"];
@@ -71,20 +73,25 @@ struct Budget {
     more_is_better: bool,
 }
 
-const BUDGETS: [Budget; 10] = [
+const BUDGETS: [Budget; 15] = [
     Budget { job: "bulk", beside: Some("iroh"), limit: 1.1, more_is_better: true },
     Budget { job: "round-trip", beside: Some("iroh"), limit: 1.6, more_is_better: false },
     Budget { job: "messages-batched", beside: None, limit: 3e6, more_is_better: true },
     Budget { job: "messages-flushed", beside: None, limit: 5e5, more_is_better: true },
     Budget { job: "open", beside: Some("iroh"), limit: 1.8, more_is_better: false },
     Budget { job: "connect", beside: Some("iroh"), limit: 1.0, more_is_better: false },
+    Budget { job: "wire", beside: Some("iroh"), limit: 4.0, more_is_better: true },
+    Budget { job: "wire-loss-0.1%", beside: Some("iroh"), limit: 10.0, more_is_better: true },
+    Budget { job: "wire-loss-1%", beside: Some("iroh"), limit: 10.0, more_is_better: true },
+    Budget { job: "fairness-skew", beside: None, limit: 15.0, more_is_better: false },
+    Budget { job: "idle-connections", beside: Some("iroh"), limit: 0.75, more_is_better: false },
     Budget { job: "start-up", beside: None, limit: 100.0, more_is_better: false },
     Budget { job: "command-line", beside: None, limit: 15.0, more_is_better: false },
     Budget { job: "idle-memory", beside: None, limit: 12.0, more_is_better: false },
     Budget { job: "idle-wakeups", beside: None, limit: 1.0, more_is_better: false },
 ];
 
-type Samples = BTreeMap<(String, String), Vec<f64>>;
+pub type Samples = BTreeMap<(String, String), Vec<f64>>;
 
 /// Runs everything asked for and prints the report.
 pub fn run(options: &Options) -> Result<()> {
@@ -111,6 +118,8 @@ pub fn run(options: &Options) -> Result<()> {
                 }
             }
         }
+        crowd::run(options, &mut samples)?;
+        far::run(options, &mut samples, round)?;
         if wanted(&options.only, "idle") {
             eprint!("\rround {} of {}: idle                    ", round + 1, options.rounds);
             idle(options, &mut samples)?;
@@ -120,11 +129,14 @@ pub fn run(options: &Options) -> Result<()> {
     print(options, &samples)
 }
 
-fn wanted(list: &[String], name: &str) -> bool {
-    list.is_empty() || list.iter().any(|entry| entry == name)
+pub fn wanted(list: &[String], name: &str) -> bool {
+    list.is_empty()
+        || list.iter().any(|entry| {
+            name.strip_prefix(entry.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        })
 }
 
-fn push(samples: &mut Samples, job: &str, system: &str, value: f64) {
+pub fn push(samples: &mut Samples, job: &str, system: &str, value: f64) {
     samples.entry((job.to_owned(), system.to_owned())).or_default().push(value);
 }
 
@@ -134,7 +146,7 @@ fn measure(options: &Options, system: &str, job: &JobKind) -> Result<Measured> {
         "p2pos" | "p2pos-detached" => {
             // The daemons keep one connection per pair: a fresh one needs fresh daemons.
             let name = if job.name == "connect" { "connect-once" } else { job.name };
-            return Pair::start(&options.p2pos)?.drive(system, name, job.amount);
+            return Pair::start(&options.p2pos)?.drive(system, &[name, job.amount]);
         }
         "chain" => {
             let server = Serving::start(&["serve", "tcp"])?;
@@ -151,12 +163,13 @@ fn measure(options: &Options, system: &str, job: &JobKind) -> Result<Measured> {
             target
         }
     };
-    drive(system, &target, job)
+    drive(&Place::here(), system, &target, &[job.name, job.amount])
 }
 
-fn drive(system: &str, target: &str, job: &JobKind) -> Result<Measured> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["drive", system, target, job.name, job.amount]);
+/// Has a process at `place` drive a job against a serving end.
+pub fn drive(place: &Place, system: &str, target: &str, order: &[&str]) -> Result<Measured> {
+    let mut command = place.command(std::env::current_exe()?);
+    command.args(["--ip", &place.ip.to_string(), "drive", system, target]).args(order);
     let out = processes::output(command)?;
     serde_json::from_str(out.trim()).with_context(|| format!("{system} printed {out:?}"))
 }
@@ -178,9 +191,9 @@ fn idle(options: &Options, samples: &mut Samples) -> Result<()> {
 
 fn watch_idle(samples: &mut Samples, system: &str, pid: u32) -> Result<()> {
     std::thread::sleep(IDLE_SETTLE);
-    let before = processes::wakeups(pid)?;
+    let before = processes::Wakeups::of(pid)?;
     std::thread::sleep(IDLE_WATCH);
-    let woken = processes::wakeups(pid)? - before;
+    let woken = processes::Wakeups::of(pid)?.since(&before);
     push(samples, "idle-wakeups", system, woken / IDLE_WATCH.as_secs_f64());
     push(samples, "idle-memory", system, processes::resident_kib(pid)? / 1024.0);
     Ok(())
@@ -226,7 +239,7 @@ fn print(options: &Options, samples: &Samples) -> Result<()> {
     }
     println!("{:<22}{:<17}{:>14}{:>14}{:>14}  unit", "job", "system", "median", "min", "max");
     for m in &medians {
-        println!("{:<22}{:<17}{:>14.1}{:>14.1}{:>14.1}  {}", m.job, m.system, m.median, m.min, m.max, m.unit);
+        println!("{:<22}{:<17}{:>14.2}{:>14.2}{:>14.2}  {}", m.job, m.system, m.median, m.min, m.max, m.unit);
     }
     println!("\n{:<22}{:<17}{:<12}{:>14}{:>14}", "budget", "system", "beside", "measured", "limit");
     for v in &budgets {
@@ -241,8 +254,13 @@ fn summarise(job: &str, system: &str, values: &[f64]) -> Median {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let base = job.trim_end_matches(" p99");
-    let unit =
-        JOBS.iter().map(|kind| (kind.name, kind.unit)).chain(IDLE_JOBS).find(|(name, _)| *name == base);
+    let unit = JOBS
+        .iter()
+        .map(|kind| (kind.name, kind.unit))
+        .chain(IDLE_JOBS)
+        .chain(far::UNITS)
+        .chain(crowd::UNITS)
+        .find(|(name, _)| *name == base);
     Median {
         job: job.to_owned(),
         system: system.to_owned(),

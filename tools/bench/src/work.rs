@@ -51,11 +51,26 @@ const BATCH_BYTES: usize = 8 * 1024;
 /// One job and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Job {
-    Bulk { seconds: f64 },
-    RoundTrip { count: usize },
-    MessagesBatched { count: usize },
-    MessagesFlushed { count: usize },
-    Open { count: usize },
+    Bulk {
+        seconds: f64,
+    },
+    /// Bulk as the receiver sees it, without what it had got after `skip` seconds.
+    WatchedBulk {
+        seconds: f64,
+        skip: f64,
+    },
+    RoundTrip {
+        count: usize,
+    },
+    MessagesBatched {
+        count: usize,
+    },
+    MessagesFlushed {
+        count: usize,
+    },
+    Open {
+        count: usize,
+    },
 }
 
 /// What one job measured.
@@ -81,6 +96,7 @@ pub async fn serve_stream(mut send: impl Sender, mut recv: impl Receiver) -> Res
             }
             send.write(Bytes::copy_from_slice(&total.to_be_bytes())).await?;
         }
+        b'W' => return report_arrivals(send, recv, first.len() as u64).await,
         b'E' => {
             if !first.is_empty() {
                 send.write(first).await?;
@@ -98,6 +114,29 @@ pub async fn serve_stream(mut send: impl Sender, mut recv: impl Receiver) -> Res
             send.write(Bytes::copy_from_slice(&count.messages.to_be_bytes())).await?;
         }
         other => bail!("unknown job {other:#x}"),
+    }
+    send.finish().await
+}
+
+/// How often the receiver of a watched bulk stream says how far it is.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// Microseconds since the beginning, and bytes so far, both u64.
+const ARRIVAL_BYTES: usize = 16;
+
+/// Counts what arrives and says so all the time: on a lossy wire, what the sender got rid of is far ahead of it.
+async fn report_arrivals(mut send: impl Sender, mut recv: impl Receiver, mut total: u64) -> Result<()> {
+    let start = Instant::now();
+    let mut next = REPORT_EVERY;
+    while let Some(chunk) = recv.read().await? {
+        total += chunk.len() as u64;
+        let now = start.elapsed();
+        if now >= next {
+            next = now + REPORT_EVERY;
+            let mut report = BytesMut::with_capacity(ARRIVAL_BYTES);
+            report.extend_from_slice(&(now.as_micros() as u64).to_be_bytes());
+            report.extend_from_slice(&total.to_be_bytes());
+            send.write(report.freeze()).await?;
+        }
     }
     send.finish().await
 }
@@ -139,6 +178,7 @@ impl MessageCount {
 pub async fn drive<L: Link>(link: &L, job: Job) -> Result<Measured> {
     match job {
         Job::Bulk { seconds } => bulk(link, seconds).await,
+        Job::WatchedBulk { seconds, skip } => watched_bulk(link, seconds, skip).await,
         Job::RoundTrip { count } => round_trips(link, count).await,
         Job::MessagesBatched { count } => messages(link, count, BATCH_BYTES).await,
         Job::MessagesFlushed { count } => messages(link, count, FRAMED_BYTES).await,
@@ -161,6 +201,41 @@ async fn bulk<L: Link>(link: &L, seconds: f64) -> Result<Measured> {
     let spent = start.elapsed().as_secs_f64();
     ensure!(got == sent, "sent {sent} bytes, the other side counted {got}");
     Ok(Measured { unit: "mib_per_s".into(), value: sent as f64 / f64::from(1 << 20) / spent, p99: None })
+}
+
+async fn watched_bulk<L: Link>(link: &L, seconds: f64, skip: f64) -> Result<Measured> {
+    let chunk = Bytes::from(vec![0x5a; CHUNK_BYTES]);
+    let (mut send, mut recv) = link.open().await?;
+    let writing = async move {
+        send.write(Bytes::from_static(b"W")).await?;
+        loop {
+            send.write(chunk.clone()).await?;
+        }
+    };
+    let reading = async move {
+        let mut have = BytesMut::new();
+        // What had arrived after the skipped beginning: seconds and bytes.
+        let mut first = (0.0, 0.0);
+        loop {
+            have.extend_from_slice(&recv.read().await?.context("the reports ended early")?);
+            while have.len() >= ARRIVAL_BYTES {
+                let report = have.split_to(ARRIVAL_BYTES);
+                let number =
+                    |at: usize| u64::from_be_bytes(report[at..at + 8].try_into().expect("8 of 16 bytes"));
+                let (at, bytes) = (number(0) as f64 / 1e6, number(8) as f64);
+                if at <= skip {
+                    first = (at, bytes);
+                } else if at >= seconds {
+                    return anyhow::Ok((bytes - first.1) / (at - first.0));
+                }
+            }
+        }
+    };
+    let bytes_per_s = tokio::select! {
+        end = writing => end,
+        rate = reading => rate,
+    }?;
+    Ok(Measured { unit: "mib_per_s".into(), value: bytes_per_s / f64::from(1 << 20), p99: None })
 }
 
 async fn round_trips<L: Link>(link: &L, count: usize) -> Result<Measured> {

@@ -1,4 +1,6 @@
-//! iroh, endpoint to endpoint on 127.0.0.1: relays off, dialled by address, its defaults untouched.
+//! iroh, endpoint to endpoint: relays off, dialled by address, its defaults untouched.
+
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -14,17 +16,23 @@ const ALPN: &[u8] = b"p2pos-bench";
 /// Longest chunk taken from a stream at once, bytes.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
-#[derive(Default)]
 pub struct Iroh {
+    ip: IpAddr,
     /// The dialling endpoint is made once: repeated dials are warm ones.
     dialler: OnceCell<Endpoint>,
 }
 
-async fn bind(accepts: bool) -> Result<Endpoint> {
+impl Iroh {
+    pub fn at(ip: IpAddr) -> Self {
+        Self { ip, dialler: OnceCell::new() }
+    }
+}
+
+async fn bind(ip: IpAddr, accepts: bool) -> Result<Endpoint> {
     let mut builder = Endpoint::builder(presets::Minimal)
         .clear_ip_transports()
         .relay_mode(RelayMode::Disabled)
-        .bind_addr("127.0.0.1:0".parse::<std::net::SocketAddrV4>()?)?;
+        .bind_addr(SocketAddr::new(ip, 0))?;
     if accepts {
         builder = builder.alpns(vec![ALPN.to_vec()]);
     }
@@ -35,7 +43,7 @@ impl System for Iroh {
     type Link = Connection;
 
     async fn serve(&self) -> Result<String> {
-        let endpoint = bind(true).await?;
+        let endpoint = bind(self.ip, true).await?;
         let socket = endpoint.bound_sockets().first().copied().context("iroh bound no socket")?;
         let target = format!("{},{socket}", endpoint.id());
         tokio::spawn(async move {
@@ -54,7 +62,7 @@ impl System for Iroh {
     async fn dial(&self, target: &str) -> Result<Connection> {
         let (id, socket) = target.split_once(',').context("target is not ID,ADDRESS")?;
         let address = EndpointAddr::new(id.parse::<EndpointId>()?).with_ip_addr(socket.parse()?);
-        let endpoint = self.dialler.get_or_try_init(|| bind(false)).await?;
+        let endpoint = self.dialler.get_or_try_init(|| bind(self.ip, false)).await?;
         Ok(endpoint.connect(address, ALPN).await?)
     }
 }

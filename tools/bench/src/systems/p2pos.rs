@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    place::Place,
     processes::{self, Serving},
     work::{Link, Measured, Receiver, Sender, System, serve_stream},
 };
@@ -43,24 +44,26 @@ pub struct Pair {
 
 /// One daemon with nothing to do.
 pub struct Alone {
-    _directory: tempfile::TempDir,
+    binary: PathBuf,
+    directory: tempfile::TempDir,
     daemon: Serving,
 }
 
 impl Pair {
+    /// Both on loopback.
     pub fn start(binary: &Path) -> Result<Self> {
-        Self::start_through(binary, Ok)
+        Self::start_at(binary, &Place::here(), &Place::here())
     }
 
-    /// `route` turns b's address into the one that a dials: a wire, for example.
-    pub fn start_through(binary: &Path, route: impl Fn(SocketAddr) -> Result<SocketAddr>) -> Result<Self> {
+    /// Each at its place.
+    pub fn start_at(binary: &Path, a_place: &Place, b_place: &Place) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let (a_dir, b_dir) = (directory.path().join("a"), directory.path().join("b"));
         plugin_directory(&b_dir.join("plugins").join("bench"))?;
         plugin_directory(&directory.path().join("bench"))?;
-        let (a, b) = (up(binary, &a_dir)?, up(binary, &b_dir)?);
+        let (a, b) = (up(binary, &a_dir, a_place)?, up(binary, &b_dir, b_place)?);
         let (a_id, b_id) = (identity(binary, &a_dir)?, identity(binary, &b_dir)?);
-        let far = route(b_id.address)?.to_string();
+        let far = SocketAddr::new(b_place.ip, b_id.port).to_string();
         run(binary, &a_dir, &["contacts", "add", &b_id.peer, "b", "--addr", &far])?;
         run(binary, &b_dir, &["contacts", "add", &a_id.peer, "a"])?;
         run(binary, &b_dir, &["plugins", "enable", "bench", "--yes"])?;
@@ -70,16 +73,16 @@ impl Pair {
 
     pub fn start_alone(binary: &Path) -> Result<Alone> {
         let directory = tempfile::tempdir()?;
-        let daemon = up(binary, directory.path())?;
-        Ok(Alone { _directory: directory, daemon })
+        let daemon = up(binary, directory.path(), &Place::here())?;
+        Ok(Alone { binary: binary.to_owned(), directory, daemon })
     }
 
     /// Drives one job as a plugin on `a`.
-    pub fn drive(&self, system: &str, job: &str, amount: &str) -> Result<Measured> {
+    pub fn drive(&self, system: &str, order: &[&str]) -> Result<Measured> {
         let mut command = Command::new(&self.binary);
         command.arg("--data-dir").arg(self.directory.path().join("a"));
         command.args(["plugins", "run"]).arg(self.directory.path().join("bench")).arg("--");
-        command.arg(std::env::current_exe()?).args(["drive", system, &self.b_peer, job, amount]);
+        command.arg(std::env::current_exe()?).args(["drive", system, &self.b_peer]).args(order);
         let out = processes::output(command)?;
         let line =
             out.lines().rfind(|line| line.starts_with('{')).context("the driver printed no figures")?;
@@ -99,6 +102,16 @@ impl Pair {
 }
 
 impl Alone {
+    /// The daemon's PeerId and address.
+    pub fn target(&self) -> Result<String> {
+        let Identity { peer, port } = identity(&self.binary, self.directory.path())?;
+        Ok(format!("{peer},127.0.0.1:{port}"))
+    }
+
+    pub fn add_contact(&self, peer: &str, petname: &str) -> Result<()> {
+        run(&self.binary, self.directory.path(), &["contacts", "add", peer, petname]).map(drop)
+    }
+
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
     }
@@ -106,7 +119,7 @@ impl Alone {
 
 struct Identity {
     peer: String,
-    address: SocketAddr,
+    port: u16,
 }
 
 fn plugin_directory(path: &Path) -> Result<()> {
@@ -119,8 +132,8 @@ fn plugin_directory(path: &Path) -> Result<()> {
     Ok(std::fs::write(path.join("plugin.toml"), manifest)?)
 }
 
-fn up(binary: &Path, data: &Path) -> Result<Serving> {
-    let mut command = Command::new(binary);
+fn up(binary: &Path, data: &Path, place: &Place) -> Result<Serving> {
+    let mut command = place.command(binary);
     command.arg("--data-dir").arg(data).arg("up");
     Serving::start_daemon(command)
 }
@@ -130,7 +143,7 @@ fn identity(binary: &Path, data: &Path) -> Result<Identity> {
     let status: serde_json::Value = serde_json::from_str(&run(binary, data, &["status", "--json"])?)?;
     let peer = id["peer_id"].as_str().context("no peer_id in `id --json`")?.to_owned();
     let port = status["udp_port"].as_u64().context("no udp_port in `status --json`")?;
-    Ok(Identity { peer, address: SocketAddr::from(([127, 0, 0, 1], u16::try_from(port)?)) })
+    Ok(Identity { peer, port: u16::try_from(port)? })
 }
 
 fn run(binary: &Path, data: &Path, arguments: &[&str]) -> Result<String> {
