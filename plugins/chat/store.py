@@ -200,7 +200,8 @@ def _compact(talk: Talk) -> None:
 
 def _sift(talk: Talk, lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     """The lines that stay, and those that go, each in their order."""
-    kept, dropped = [], []
+    kept: list[bytes] = []
+    dropped: list[bytes] = []
     room = KEEP_BYTES
     acked = set()
     for raw in reversed(lines):

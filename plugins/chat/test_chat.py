@@ -414,9 +414,14 @@ def test_a_talk_that_goes_on_for_years_does_not_fill_the_disk(
 def test_what_waits_is_kept_however_much_it_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_files(monkeypatch)
     store = Store(tmp_path)
-    renames = []
+    renames: list[pathlib.Path] = []
     rename = pathlib.Path.rename
-    monkeypatch.setattr(pathlib.Path, "rename", lambda *paths: renames.append(paths) or rename(*paths))
+
+    def counted(old: pathlib.Path, new: pathlib.Path) -> pathlib.Path:
+        renames.append(new)
+        return rename(old, new)
+
+    monkeypatch.setattr(pathlib.Path, "rename", counted)
     for _ in range(1000):
         store.queue("p2p1q", "x" * 100)
     assert len(Store(tmp_path).talk("p2p1q").outbox) == 1000
@@ -444,20 +449,20 @@ while True:
 """
     promised_out = promised_in = 0
     for _ in range(25):
-        child = subprocess.Popen([*BARE, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        for _ in range(dice.randrange(1, 200)):
-            promised_out, promised_in = map(int, child.stdout.readline().split())
-        child.kill()
-        # Lines that it still managed to print are promises, too.
-        for line in child.stdout.read().splitlines(keepends=True):
-            if line.endswith("\n"):
-                promised_out, promised_in = map(int, line.split())
-        child.wait(WAIT_S)
+        with subprocess.Popen([*BARE, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in range(dice.randrange(1, 200)):
+                promised_out, promised_in = map(int, child.stdout.readline().split())
+            child.kill()
+            # Lines that it still managed to print are promises, too.
+            for line in child.stdout.read().splitlines(keepends=True):
+                if line.endswith("\n"):
+                    promised_out, promised_in = map(int, line.split())
+            child.wait(WAIT_S)
         talk = Store(tmp_path).talk("p2p1q")
         assert talk.last_out >= promised_out
         assert talk.last_in["their-store"] >= promised_in
-        waiting = {number for number in range(50, promised_out + 1, 50)}
+        waiting = set(range(50, promised_out + 1, 50))
         assert waiting <= set(talk.outbox), "a message that waits was lost"
         assert not talk.path.with_suffix(".damaged").exists()
     assert (tmp_path / "talks" / "p2p1q.old").exists(), "it was never rewritten"
