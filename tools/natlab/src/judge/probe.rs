@@ -237,11 +237,13 @@ fn filtering(far: &Far, near: &UdpSocket) -> Result<Filtering> {
 
 /// How ports of fresh mappings are chosen.
 fn ports(far: &Far, host: &Host, ip: IpAddr) -> Result<PortChoice> {
-    let mut pairs = Vec::with_capacity(SAMPLES);
+    let (mut pairs, mut sockets) = (Vec::with_capacity(SAMPLES), Vec::with_capacity(SAMPLES));
     for _ in 0..SAMPLES {
         let near = host.namespace.udp(ip)?;
         let mapped = look(&near, &far[0][0])?.context("packets got out before, and now none does")?;
         pairs.push((near.local_addr()?.port(), mapped.port()));
+        // Kept open: the system might give its port to a later sample, whose mapping would then be an old one.
+        sockets.push(near);
     }
     Ok(choice(&pairs))
 }

@@ -88,6 +88,12 @@ impl Scenario {
         }
     }
 
+    /// Whether nothing happens in it for most of the time: others may be played meanwhile.
+    #[must_use]
+    pub fn is_quiet(self) -> bool {
+        matches!(self, Self::SilenceBehindShortNat | Self::SilenceBehindUsualNat)
+    }
+
     /// The part of p2pOS that it rests on.
     #[must_use]
     pub fn needs(self) -> Part {
@@ -103,14 +109,6 @@ impl Scenario {
             Self::RebootMidPunch => Part::Punching,
             Self::GatewayRestarts => Part::PortMapping,
         }
-    }
-}
-
-impl Scenario {
-    /// Whether nothing happens in it for most of the time: others may be played meanwhile.
-    #[must_use]
-    pub fn is_quiet(self) -> bool {
-        matches!(self, Self::SilenceBehindShortNat | Self::SilenceBehindUsualNat)
     }
 }
 
