@@ -6,11 +6,14 @@
 //!
 //! Refuses to know: when to ask (`keeper` does).
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     ask::{AskError, ask, local_toward},
-    grant::{Denied, Grant, LEASE, MappingProtocol, Question},
+    grant::{Denied, Grant, MappingProtocol, Question},
     igd::Igd,
     natpmp, pcp,
 };
@@ -21,16 +24,18 @@ pub(crate) struct Asker {
     question: Question,
     /// Our UDP port, or the inner router's where we ask on its behalf.
     port: u16,
+    /// For how long at a time.
+    lease: Duration,
     nonce: pcp::Nonce,
     granted: Option<SocketAddr>,
     igd: Option<Igd>,
 }
 
 impl Asker {
-    /// An asker for a mapping to UDP `port` of ours. The nonce must be random: whoever knows it can delete the mapping.
-    pub(crate) fn new(question: Question, port: u16, nonce: pcp::Nonce) -> Self {
+    /// An asker for a mapping to UDP `port` of ours, for `lease` at a time. The nonce must be random: whoever knows it can delete the mapping.
+    pub(crate) fn new(question: Question, port: u16, lease: Duration, nonce: pcp::Nonce) -> Self {
         let port = question.on_behalf_of.map_or(port, |inner| inner.port());
-        Self { question, port, nonce, granted: None, igd: None }
+        Self { question, port, lease, nonce, granted: None, igd: None }
     }
 
     /// Asks for the mapping, or for more time for it.
@@ -38,7 +43,7 @@ impl Asker {
     /// # Errors
     /// [`Denied`], within some 10 s. Cancel-safe but for UPnP, where a mapping may then stand until its lease ends.
     pub(crate) async fn obtain(&mut self) -> Result<Grant, Denied> {
-        let lease_s = u32::try_from(LEASE.as_secs()).expect("half an hour is few seconds");
+        let lease_s = u32::try_from(self.lease.as_secs()).unwrap_or(u32::MAX);
         let grant = match self.question.protocol {
             MappingProtocol::NatPmp => self.nat_pmp(lease_s).await?,
             MappingProtocol::Pcp => self.pcp(lease_s).await?,
@@ -85,7 +90,7 @@ impl Asker {
         });
         let external = answer.await?.map_err(Denied::NatPmp)?;
         let (epoch_s, port, lifetime_s) = self.nat_pmp_map(self.wanted_port(), lease_s).await?;
-        Grant::checked(SocketAddr::new(external.into(), port), lifetime_s, Some(epoch_s))
+        Grant::checked(SocketAddr::new(external.into(), port), lifetime_s, Some(epoch_s), self.lease)
     }
 
     async fn nat_pmp_map(&self, suggested_port: u16, lifetime_s: u32) -> Result<(u32, u16, u32), Denied> {
@@ -110,7 +115,7 @@ impl Asker {
         let request = self.pcp_request(self.granted.unwrap_or(suggested), lifetime_s).await?;
         match self.pcp_ask(&request).await? {
             pcp::Answer::Mapped { epoch_s, external, lifetime_s } => {
-                Grant::checked(external, lifetime_s, Some(epoch_s))
+                Grant::checked(external, lifetime_s, Some(epoch_s), self.lease)
             }
             pcp::Answer::Refused { refusal, holds_s } => Err(Denied::Pcp { refusal, holds_s }),
         }
@@ -149,6 +154,6 @@ impl Asker {
             self.igd = Some(igd);
         }
         let (external, lifetime_s) = obtained?;
-        Grant::checked(external, lifetime_s, None)
+        Grant::checked(external, lifetime_s, None, self.lease)
     }
 }

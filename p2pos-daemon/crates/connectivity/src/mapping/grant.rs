@@ -70,7 +70,7 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// Checks what a router granted.
+    /// Checks what a router granted to somebody who asked for `asked`.
     ///
     /// # Errors
     /// [`Denied::Absurd`] for an address that no packet can come to.
@@ -78,12 +78,13 @@ impl Grant {
         external: SocketAddr,
         lifetime_s: u32,
         epoch_s: Option<u32>,
+        asked: Duration,
     ) -> Result<Self, Denied> {
         let ip = external.ip();
         if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || external.port() == 0 {
             return Err(Denied::Absurd(external));
         }
-        let lease = Duration::from_secs(lifetime_s.into()).clamp(LEASE_MIN, LEASE_MAX);
+        let lease = Duration::from_secs(lifetime_s.into()).clamp(LEASE_MIN.min(asked), LEASE_MAX);
         Ok(Self { external, lease, epoch_s })
     }
 }
@@ -182,7 +183,7 @@ mod tests {
     fn an_address_where_nothing_can_arrive_is_no_grant() {
         for absurd in ["0.0.0.0:4000", "127.0.0.1:4000", "224.0.0.1:4000", "45.0.0.7:0", "[::]:4000"] {
             let external = absurd.parse().expect("an address");
-            assert!(matches!(Grant::checked(external, 60, None), Err(Denied::Absurd(_))), "{absurd}");
+            assert!(matches!(Grant::checked(external, 60, None, LEASE), Err(Denied::Absurd(_))), "{absurd}");
         }
     }
 
@@ -190,7 +191,7 @@ mod tests {
     fn lifetimes_are_bounded_both_ways() {
         let lease = |lifetime_s| {
             let external = "45.0.0.7:4000".parse().expect("an address");
-            Grant::checked(external, lifetime_s, None).expect("a usable address").lease
+            Grant::checked(external, lifetime_s, None, LEASE).expect("a usable address").lease
         };
         assert_eq!(lease(0), LEASE_MIN);
         assert_eq!(lease(600).as_secs(), 600);

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
 use tokio::{
@@ -58,6 +59,7 @@ struct Seen {
 #[derive(Debug)]
 pub(crate) struct Task {
     port: u16,
+    lease: Duration,
     questions: BTreeMap<Question, Kept>,
     keepers: JoinSet<()>,
     updates: (mpsc::Sender<Update>, mpsc::Receiver<Update>),
@@ -69,9 +71,10 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(crate) fn new(port: u16, publish: watch::Sender<Vec<MappingReport>>) -> Self {
+    pub(crate) fn new(port: u16, lease: Duration, publish: watch::Sender<Vec<MappingReport>>) -> Self {
         Self {
             port,
+            lease,
             questions: BTreeMap::new(),
             keepers: JoinSet::new(),
             updates: mpsc::channel(UPDATES_QUEUE),
@@ -126,7 +129,7 @@ impl Task {
             let question = Question { gateway, protocol, on_behalf_of };
             if self.questions.len() < QUESTIONS_MAX && !self.questions.contains_key(&question) {
                 let orders = watch::Sender::new(Orders::default());
-                let asker = Asker::new(question, self.port, rand::random());
+                let asker = Asker::new(question, self.port, self.lease, rand::random());
                 let keeper = keeper::keep(question, asker, orders.subscribe(), self.updates.0.clone());
                 self.keepers.spawn(keeper);
                 self.questions.insert(question, Kept { orders, state: MappingState::Asking, epoch_s: None });

@@ -26,7 +26,10 @@ mod mapper;
 mod natpmp;
 mod pcp;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -34,7 +37,10 @@ use tokio::{
 };
 
 pub use self::grant::{MappingProtocol, MappingReport, MappingState, Question};
-use self::mapper::{Command, Task};
+use self::{
+    grant::LEASE,
+    mapper::{Command, Task},
+};
 
 /// Commands waiting for the mapper; whoever sends more waits for it.
 const COMMANDS_QUEUE: usize = 16;
@@ -51,9 +57,15 @@ impl Mapper {
     /// Begins to ask all gateways of this machine for mappings to UDP `port` of ours. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(port: u16) -> Self {
+        Self::start_for(port, LEASE)
+    }
+
+    /// The same, for so long at a time; mappings are renewed at half of it. Meant for tests: a lease of seconds loads routers.
+    #[must_use]
+    pub fn start_for(port: u16, lease: Duration) -> Self {
         let (commands, received) = mpsc::channel(COMMANDS_QUEUE);
         let (publish, reports) = watch::channel(Vec::new());
-        let task = tokio::spawn(Task::new(port, publish).run(received));
+        let task = tokio::spawn(Task::new(port, lease, publish).run(received));
         Self { commands, reports, task }
     }
 
