@@ -6,21 +6,13 @@
 //! [`p2pos_noise_quic::probe`]'s decision.
 
 use p2pos_noise_quic::probe::{self, Verdict};
+use p2pos_traversal::{GUESS, KNOCK, OPENER};
 
 /// First byte of a QUIC packet with the fixed bit, RFC 9000 s17.
 const QUIC_FIRST: u8 = 0x40;
 
 /// Last first byte of a STUN message, RFC 7983 s7.
 const STUN_LAST: u8 = 0x03;
-
-/// First byte of an opener: a packet that only opens our own NATs and dies before the peer's.
-pub const OPENER: u8 = 0x06;
-
-/// First byte of a guess at the port of a symmetric NAT, and of the answer to one that hit.
-pub const GUESS: u8 = 0x07;
-
-/// First byte of a knock, which asks whether a NAT binding still lives.
-pub const KNOCK: u8 = 0x08;
 
 /// What a datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +23,11 @@ pub enum Class {
     Relay,
     /// A STUN message, which we take only from whom we asked.
     Stun,
-    /// An [`OPENER`].
+    /// A packet that only opens our own NATs and dies before the peer's.
     Opener,
-    /// A [`GUESS`].
+    /// A guess at the port of a symmetric NAT, or the answer to one that hit.
     Guess,
-    /// A [`KNOCK`].
+    /// What measures how long a NAT remembers.
     Knock,
     /// QUIC that must not be answered: a foreign version, a connection id too short to be ours, a stranger's Initial.
     UnwantedQuic,

@@ -247,6 +247,7 @@ async fn shake_hands(endpoint: Endpoint, peer: PeerId, address: SocketAddr) -> S
     if FakeAddr::of(address.ip()).is_none() {
         check_route(address).map_err(|error| unroutable(&error))?;
     }
+    let _dialling = endpoint.shared().dialling(address);
     let config = endpoint.configs().client(&peer, Reach::of(address.ip()));
     let connecting =
         endpoint.noq().connect_with(config, address, "p2pos").map_err(|error| unroutable(&error))?;

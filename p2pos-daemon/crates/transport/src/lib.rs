@@ -8,7 +8,7 @@
 //! Files, outside in: `endpoint` (bind, close), `dial` and `accept` (the two ways to a connection), `connection`, `stream`,
 //! `path` and `paths` (the ways of one connection, and opening and closing them); below them `mux` (ways that are no plain
 //! addresses, and the small packets beside QUIC), `forward` (what a relay sends on), `socket` (the abstract socket that noq sees), `classify` (whose packet is
-//! it), `recents` (who may get a stateless reset), `congestion` (how much may be in flight) and `tuning` (every number).
+//! it), `probing` (who may be sent to unheard), `recents` (who may get a stateless reset), `congestion` (how much may be in flight) and `tuning` (every number).
 
 mod accept;
 mod classify;
@@ -22,13 +22,14 @@ mod forward;
 mod mux;
 mod path;
 mod paths;
+mod probing;
 mod recents;
 mod socket;
 mod stream;
 mod tuning;
 
 pub use crate::{
-    classify::{Class, GUESS, KNOCK, OPENER, classify},
+    classify::{Class, classify},
     connection::{Connection, Traffic},
     dial::{Attempt, AttemptOutcome, DialError, Timeline},
     endpoint::{Config, Endpoint},

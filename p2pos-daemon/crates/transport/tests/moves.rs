@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use p2pos_transport::{GUESS, KNOCK, OPENER, PROBE_BYTES_MAX, ProbeError, ProbeKind};
+use p2pos_transport::{PROBE_BYTES_MAX, ProbeError, ProbeKind};
+use p2pos_traversal::{GUESS, KNOCK, OPENER};
 
 use support::{connect, connect_by, endpoint, read_pattern, relay::Relay, send_pattern, soon, until, v4_of};
 

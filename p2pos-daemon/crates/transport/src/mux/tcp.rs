@@ -87,6 +87,18 @@ impl TcpRelay {
         self.queue.fake
     }
 
+    /// The other end's address.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.queue.relay
+    }
+
+    /// Whether the connection still stands.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        *self.queue.is_open.borrow()
+    }
+
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }

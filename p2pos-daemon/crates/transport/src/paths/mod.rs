@@ -113,6 +113,8 @@ pub struct PathState {
     pub packets_sent: u64,
     /// Their bytes.
     pub bytes_sent: u64,
+    /// Bytes of the packets that the peer must answer: all but bare acknowledgements.
+    pub bytes_to_answer: u64,
     /// UDP datagrams that came by it: grows whenever anything is heard.
     pub packets_received: u64,
     /// Their bytes.
@@ -224,6 +226,7 @@ impl Paths {
             congestion_window: stats.cwnd,
             packets_sent: stats.udp_tx.datagrams,
             bytes_sent: stats.udp_tx.bytes,
+            bytes_to_answer: stats.sent_bytes,
             packets_received: stats.udp_rx.datagrams,
             bytes_received: stats.udp_rx.bytes,
             packets_lost: stats.lost_packets,
@@ -250,6 +253,7 @@ impl Paths {
         if (is_real && !is_sendable(real_address(remote))) || !self.connection.shared().can_reach(remote) {
             return Err(PathError::Unsendable(remote));
         }
+        let _dialling = is_real.then(|| self.connection.shared().dialling(remote));
         let started = Instant::now();
         loop {
             let opened = self.noq().open_path_ensure(remote, status.to_noq()).await;

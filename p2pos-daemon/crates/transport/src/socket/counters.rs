@@ -12,6 +12,7 @@ pub(crate) struct Counters {
     pub(crate) unknown: Counter,
     pub(crate) forged: Counter,
     pub(crate) unsendable: Counter,
+    pub(crate) restrained: Counter,
     pub(crate) answers_withheld: Counter,
     pub(crate) send_failures: Counter,
     pub(crate) receive_failures: Counter,
@@ -48,6 +49,9 @@ pub struct SocketCounters {
     pub forged: u64,
     /// Packets to groups, to nobody, or to a made-up address that stands for nothing (any more).
     pub unsendable: u64,
+    /// Batches not sent to addresses from which nothing was heard lately: their share was spent, or they are private and not
+    /// in a network of ours.
+    pub restrained: u64,
     /// Answers of the endpoint to strangers that were not sent.
     pub answers_withheld: u64,
     /// Batches that the kernel refused to send.
@@ -66,6 +70,7 @@ impl Counters {
             unknown: self.unknown.read(),
             forged: self.forged.read(),
             unsendable: self.unsendable.read(),
+            restrained: self.restrained.read(),
             answers_withheld: self.answers_withheld.read(),
             send_failures: self.send_failures.read(),
             receive_failures: self.receive_failures.read(),

@@ -42,6 +42,7 @@ use crate::{
         probe::{Gate, Probes},
         routes::Routes,
     },
+    probing::{Leave, Networks, Restraint, Window},
     recents::Recents,
     tuning::RESET_GRACE_AFTER_START,
 };
@@ -98,6 +99,9 @@ pub(crate) struct Shared {
     /// Raised by a socket that breaks.
     alarm: Arc<Notify>,
     recents: Mutex<Recents>,
+    restraint: Mutex<Restraint>,
+    window: Window,
+    networks: Mutex<Networks>,
     started: Instant,
     closing: AtomicBool,
     /// noq's endpoint makes its own sender before any connection's: the first one answers strangers.
@@ -126,6 +130,9 @@ impl Shared {
             reader: Mutex::default(),
             alarm,
             recents: Mutex::default(),
+            restraint: Mutex::new(Restraint::new(now())),
+            window: Window::default(),
+            networks: Mutex::default(),
             started: now(),
             closing: AtomicBool::new(false),
             has_responder: AtomicBool::new(false),
@@ -203,6 +210,28 @@ impl Shared {
         self.recents().note(mapped_address(remote), now());
     }
 
+    /// While the answer lives, `to` is dialled by our own decision.
+    pub(crate) fn dialling(self: &Arc<Self>, to: SocketAddr) -> Dialling {
+        let to = real_address(to);
+        lock(&self.restraint).begin_dial(to);
+        Dialling { shared: self.clone(), to }
+    }
+
+    /// Whether `packets` QUIC packets may leave for a real address.
+    fn may_leave(&self, to: SocketAddr, packets: usize) -> Leave {
+        let packets = u32::try_from(packets).unwrap_or(u32::MAX);
+        let is_ours = |ip| {
+            let bound: Vec<IpAddr> = self.families().all().map(|family| family.local().ip()).collect();
+            lock(&self.networks).contain(ip, &bound, now())
+        };
+        lock(&self.restraint).judge((to, packets), &self.window, now(), is_ours)
+    }
+
+    /// Notes that QUIC packets came from a real address.
+    fn note_heard(&self, from: SocketAddr) {
+        lock(&self.restraint).note_heard(from, &self.window, now());
+    }
+
     /// From now on the endpoint's own answers (not those of its connections) stay unsent: nobody gets a refusal from a
     /// daemon that is leaving.
     pub(crate) fn fall_silent(&self) {
@@ -277,6 +306,19 @@ struct Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         self.shared.alarm.notify_one();
+    }
+}
+
+/// An address that we dial; see [`Shared::dialling`].
+#[derive(Debug)]
+pub(crate) struct Dialling {
+    shared: Arc<Shared>,
+    to: SocketAddr,
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        lock(&self.shared.restraint).end_dial(self.to);
     }
 }
 

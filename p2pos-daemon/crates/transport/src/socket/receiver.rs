@@ -48,6 +48,8 @@ pub(crate) struct Mux {
     spilled: VecDeque<Spilled>,
     /// Which source is asked first next time, so that a busy one cannot starve another.
     turn: usize,
+    /// The last address that was noted as heard, and in which window.
+    heard: Option<(SocketAddr, u64)>,
 }
 
 /// A packet that has to wait for the next call.
@@ -65,7 +67,7 @@ impl fmt::Debug for Mux {
 
 impl Mux {
     pub(super) fn new(shared: Arc<Shared>, inbound: mpsc::Receiver<Inbound>) -> Self {
-        Self { shared, inbound, spilled: VecDeque::new(), turn: 0 }
+        Self { shared, inbound, spilled: VecDeque::new(), turn: 0, heard: None }
     }
 
     /// Hands over packets that wait from the last turn.
@@ -136,8 +138,20 @@ impl Mux {
         meta.stride = sifted.stride;
         let source = sifted.source.unwrap_or_else(|| mapped_address(from));
         meta.addr = source;
+        if sifted.len > 0 && source == mapped_address(from) {
+            self.note_heard(from);
+        }
         // Which address of ours a relay or a guess socket uses is not noq's business.
         meta.dst_ip = if FakeAddr::of(source.ip()).is_some() { None } else { meta.dst_ip.map(mapped_ip) };
+    }
+
+    /// Notes that QUIC packets came straight from a real address: once in a window, as long as it is the only one.
+    fn note_heard(&mut self, from: SocketAddr) {
+        let noted = Some((from, self.shared.window.number()));
+        if self.heard != noted {
+            self.shared.note_heard(from);
+            self.heard = noted;
+        }
     }
 }
 
@@ -452,7 +466,7 @@ mod tests {
         let mut mux = mux();
         let mut probes = mux.shared.take_probes().unwrap();
         let mut batch = vec![7; 3 * FRAME_BYTES];
-        (batch[0], batch[FRAME_BYTES], batch[2 * FRAME_BYTES]) = (0x40, crate::GUESS, 0x40);
+        (batch[0], batch[FRAME_BYTES], batch[2 * FRAME_BYTES]) = (0x40, p2pos_traversal::GUESS, 0x40);
         let got = feed(&mut mux, &batch, RELAY.into());
         assert_eq!(got.len(), 1);
         assert_eq!((got[0].1.len(), got[0].2), (2 * FRAME_BYTES, FRAME_BYTES));

@@ -24,6 +24,7 @@ use crate::{
         routes::Route,
         tcp::Queue,
     },
+    probing::Leave,
     tuning::GSO_BATCH_BYTES_MAX,
 };
 
@@ -66,6 +67,8 @@ pub(super) struct Sender {
     /// Bytes of the current batch that have left; noq offers the same batch again after a wait.
     sent: usize,
     waiting: Option<Writable>,
+    /// The last destination that was free to send to, and in which window that was found.
+    free: Option<(SocketAddr, u64)>,
 }
 
 impl std::fmt::Debug for Sender {
@@ -76,7 +79,7 @@ impl std::fmt::Debug for Sender {
 
 impl Sender {
     pub(super) fn new(shared: Arc<Shared>, role: Role) -> Self {
-        Self { shared, role, sent: 0, waiting: None }
+        Self { shared, role, sent: 0, waiting: None, free: None }
     }
 
     fn poll_any(&mut self, transmit: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<()> {
@@ -92,6 +95,10 @@ impl Sender {
             self.shared.counters.unsendable.count();
             return Poll::Ready(());
         }
+        if !self.may_leave(destination, transmit) {
+            self.shared.counters.restrained.count();
+            return Poll::Ready(());
+        }
         let Some(family) = self.shared.family_for(destination.ip()) else {
             self.shared.counters.send_failures.count();
             return Poll::Ready(());
@@ -100,6 +107,24 @@ impl Sender {
             transmit.src_ip.map(|ip| ip.to_canonical()).filter(|ip| ip.is_ipv4() == destination.is_ipv4());
         let batch = Transmit { destination, src_ip: source, ..transmit.clone() };
         self.poll_batch(&family, &batch, Dress::Plain, cx)
+    }
+
+    /// Whether a batch may leave for a real address. A batch that waits for the kernel has been judged.
+    fn may_leave(&mut self, to: SocketAddr, batch: &Transmit<'_>) -> bool {
+        let found = Some((to, self.shared.window.number()));
+        if self.free == found || self.sent > 0 || self.waiting.is_some() {
+            return true;
+        }
+        let segment = batch.segment_size.unwrap_or(batch.contents.len()).max(1);
+        match self.shared.may_leave(to, batch.contents.len().div_ceil(segment)) {
+            Leave::Free => {
+                // Judging may have begun another window; then this is looked up once more.
+                self.free = found;
+                true
+            }
+            Leave::Counted => true,
+            Leave::Spent | Leave::Foreign => false,
+        }
     }
 
     /// Sends what is left of `batch`; pending while the kernel's buffer is full.
