@@ -10,7 +10,7 @@ use std::sync::Arc;
 use p2pos_identity::{PeerId, ProtocolName};
 use p2pos_peer_protocol::{
     EndCode, Kind, Message, PING_PROTOCOL, Refusal, RefusalCode, StreamAnswer, StreamHello,
-    signal::SIGNAL_PROTOCOL,
+    measure::MEASURE_PROTOCOL, relay::RELAY_PROTOCOL, signal::SIGNAL_PROTOCOL,
 };
 use p2pos_transport::{Lost, PathInfo, RecvStream, SendStream, StreamEnd};
 use tokio::{
@@ -22,11 +22,13 @@ use tokio::{
 use crate::{
     flow::Flow,
     hello::{ReadMessageError, read_message},
+    keepalive::Helper,
     lease::{Lease, Use},
     limits::{ANSWER_MAX, HELLO_MAX, UNANSWERED_PER_CONNECTION_MAX},
     open::Channel,
     peer::Live,
     ping,
+    relays::Relays,
     stream::{PeerStream, RecvHalf, SendHalf},
 };
 
@@ -147,7 +149,12 @@ impl Drop for Incoming {
 }
 
 /// Accepts the streams of one connection until it ends.
-pub(crate) async fn run(live: Arc<Live>, incoming: mpsc::Sender<Incoming>) -> Lost {
+pub(crate) async fn run(
+    live: Arc<Live>,
+    incoming: mpsc::Sender<Incoming>,
+    helper: Arc<Helper>,
+    relays: Arc<Relays>,
+) -> Lost {
     let places = Arc::new(Semaphore::new(UNANSWERED_PER_CONNECTION_MAX));
     let mut unanswered = JoinSet::new();
     loop {
@@ -158,7 +165,8 @@ pub(crate) async fn run(live: Arc<Live>, incoming: mpsc::Sender<Incoming>) -> Lo
                         turn_away(stream);
                         continue;
                     };
-                    let opened = Opened { live: live.clone(), _place: place };
+                    let (helper, relays) = (helper.clone(), relays.clone());
+                    let opened = Opened { live: live.clone(), helper, relays, _place: place };
                     unanswered.spawn(opened.serve(stream, incoming.clone()));
                 }
                 Err(lost) => return lost,
@@ -181,6 +189,8 @@ fn turn_away((mut send, mut recv): (SendStream, RecvStream)) {
 /// One stream between its arrival and its answer.
 struct Opened {
     live: Arc<Live>,
+    helper: Arc<Helper>,
+    relays: Arc<Relays>,
     /// Given back when the stream is decided on.
     _place: OwnedSemaphorePermit,
 }
@@ -206,7 +216,29 @@ impl Opened {
         if let Some(protocol) = hello.protocols().iter().find(|name| name.as_str() == SIGNAL_PROTOCOL) {
             return self.hand_to_steering(protocol.clone(), send, recv).await;
         }
+        if let Some(protocol) = hello.protocols().iter().find(|name| name.as_str() == MEASURE_PROTOCOL) {
+            return self.serve_measurement(protocol.clone(), send, recv).await;
+        }
+        if let Some(protocol) = hello.protocols().iter().find(|name| name.as_str() == RELAY_PROTOCOL) {
+            return self.serve_relay(protocol.clone(), send, recv).await;
+        }
         self.offer(hello, (send, recv), incoming).await;
+    }
+
+    /// Whether we relay for this peer, and how much, the answers to its requests will say.
+    async fn serve_relay(self, protocol: ProtocolName, mut send: SendStream, recv: RecvStream) {
+        if answer(&mut send, &StreamAnswer::Accepted(protocol)).await.is_ok() {
+            let _lease = self.live.leases.take(Use::Stream);
+            self.relays.serve(&self.live, send, recv).await;
+        }
+    }
+
+    /// As with ping, the lease keeps the connection, and the place stays taken.
+    async fn serve_measurement(self, protocol: ProtocolName, mut send: SendStream, recv: RecvStream) {
+        if answer(&mut send, &StreamAnswer::Accepted(protocol)).await.is_ok() {
+            let _lease = self.live.leases.take(Use::Stream);
+            self.helper.serve(self.live.clone(), (send, recv)).await;
+        }
     }
 
     /// A connection has one signal stream; a second one finds no place.

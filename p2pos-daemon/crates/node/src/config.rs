@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use p2pos_discovery::Resolver;
+use p2pos_discovery::{RelayAt, Resolver};
 use p2pos_identity::{PeerId, SecretKey};
+use p2pos_relay::RelaySettings;
 
 /// Who a peer that calls us is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,11 @@ pub enum Admission {
 pub trait Policy: Send + Sync + 'static {
     /// Judges a peer. Must not block.
     fn admits(&self, peer: &PeerId) -> Admission;
+
+    /// Whether packets to and from a peer may go through somebody else's machine. Must not block.
+    fn may_relay(&self, _: &PeerId) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(&PeerId) -> Admission + Send + Sync + 'static> Policy for F {
@@ -42,6 +48,19 @@ impl Policy for Everyone {
     }
 }
 
+/// For whom a node relays, and whose relays it uses.
+#[derive(Debug, Clone, Default)]
+pub struct RelayConfig {
+    /// For whom, and how much.
+    pub settings: RelaySettings,
+    /// Relays at which we want to be callable.
+    pub uses: Vec<RelayAt>,
+    /// Bytes that were forwarded this month before.
+    pub month_bytes: u64,
+    /// TCP ports for users whose network blocks UDP; 0 stands for the number of our UDP port.
+    pub tcp_ports: Vec<u16>,
+}
+
 /// What a node needs.
 #[derive(Clone)]
 pub struct Config {
@@ -55,6 +74,8 @@ pub struct Config {
     pub ipv6: Option<Ipv6Addr>,
     /// Whether routers are asked to let packets in.
     pub asks_routers: bool,
+    /// For whom we relay, and whose relays we use.
+    pub relay: RelayConfig,
     /// Where addresses of peers come from.
     pub resolver: Resolver,
     /// Who may connect to us.
@@ -71,6 +92,7 @@ impl Config {
             ipv4: Some(Ipv4Addr::UNSPECIFIED),
             ipv6: Some(Ipv6Addr::UNSPECIFIED),
             asks_routers: false,
+            relay: RelayConfig::default(),
             resolver,
             policy: Arc::new(Everyone),
         }
@@ -83,12 +105,13 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key: _, port, ipv4, ipv6, asks_routers, resolver: _, policy: _ } = self;
+        let Self { key: _, port, ipv4, ipv6, asks_routers, relay, resolver: _, policy: _ } = self;
         f.debug_struct("Config")
             .field("port", port)
             .field("ipv4", ipv4)
             .field("ipv6", ipv6)
             .field("asks_routers", asks_routers)
+            .field("relay", relay)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Files, outside in: `node` (the handle), `open` and `accept` (the two ways to a stream), `stream` and `flow` (what they
 //! lead to), `ping`; `peer` (the task per peer: dialling, duplicates, hanging up); `registry` (which tasks exist), `lease`
-//! (what keeps a connection in use), `limits` (every number).
+//! (what keeps a connection in use), `relays` (forwarding for others, and being called through others), `keepalive` (what our NAT does, measured with peers' help), `limits` (every number).
 
 mod accept;
 mod config;
@@ -15,6 +15,7 @@ mod error;
 mod flow;
 mod heal;
 mod hello;
+mod keepalive;
 mod lease;
 mod limits;
 mod node;
@@ -23,8 +24,10 @@ mod peer;
 mod ping;
 mod reach;
 mod registry;
+mod relays;
 mod stream;
 
+pub use p2pos_peer_protocol::signal::RelayPlace;
 pub use p2pos_peer_protocol::{EndCode, Kind, Refusal, RefusalCode};
 pub use p2pos_transport::{
     Attempt, AttemptOutcome, BindError, Lost, PathInfo, PathKind, SendDatagramError, SendEnd, SocketCounters,
@@ -33,7 +36,7 @@ pub use p2pos_transport::{
 
 pub use crate::{
     accept::Incoming,
-    config::{Admission, Config, Everyone, Policy},
+    config::{Admission, Config, Everyone, Policy, RelayConfig},
     error::OpenError,
     flow::{Flow, FlowEnd},
     node::{Event, NetworkChange, Node, PeerSnapshot},
@@ -41,5 +44,6 @@ pub use crate::{
     peer::PeerState,
     ping::Pings,
     reach::{Explanation, NetworkReport},
+    relays::{OurLease, RelayReport},
     stream::{PeerStream, RecvHalf, SendHalf},
 };

@@ -10,7 +10,8 @@ use std::{
 };
 
 use p2pos_identity::{PeerId, ProtocolName};
-use p2pos_peer_protocol::{EndCode, PING_PROTOCOL};
+use p2pos_peer_protocol::{EndCode, PING_PROTOCOL, signal::RelayPlace};
+use p2pos_relay::RelaySettings;
 use p2pos_transport::{Attempt, BindError, Connection, Endpoint, Lost, PathInfo, SocketCounters};
 use tokio::{
     sync::{Mutex, Semaphore, broadcast, mpsc, watch},
@@ -21,13 +22,14 @@ use crate::{
     accept::Incoming,
     config::{Admission, Config, Policy},
     error::OpenError,
-    heal,
+    heal, keepalive,
     limits::{EVENTS_QUEUE, INCOMING_QUEUE, PINGS_MAX, STRANGERS_MAX},
     open::{self, OpenRequest, Opened, Opening},
     peer::{Command, Context, PeerState, Welcome},
     ping::{self, Pings},
     reach::{Explanation, NetworkReport, Reach},
     registry::Registry,
+    relays::{RelayReport, Relays},
 };
 
 /// What happens to peers.
@@ -96,8 +98,9 @@ struct Inner {
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     /// Becomes true once, at shutdown.
     closed: watch::Sender<bool>,
-    /// Who welcomes peers, who heals the sockets, and who follows the network.
-    chores: [AbortHandle; 3],
+    /// Who welcomes peers, who heals the sockets, who learns what our NAT does, who follows the network, and who minds the
+    /// relays.
+    chores: [AbortHandle; 5],
 }
 
 impl std::fmt::Debug for Inner {
@@ -135,6 +138,8 @@ impl Node {
         let (sender, incoming) = mpsc::channel(INCOMING_QUEUE);
         let closed = watch::Sender::new(false);
         let reach = Reach::start(endpoint.clone(), config.asks_routers, closed.subscribe());
+        let (relays, beginning) =
+            Relays::new(&endpoint, (config.key.clone(), config.policy.clone()), config.relay);
         let context = Arc::new(Context {
             endpoint,
             resolver: config.resolver,
@@ -142,12 +147,15 @@ impl Node {
             events: std::sync::Mutex::new(Some(broadcast::Sender::new(EVENTS_QUEUE))),
             registry: Registry::default(),
             reach,
+            relays: relays.clone(),
             closing: AtomicBool::new(false),
         });
         let chores = [
             tokio::spawn(welcome_peers(context.clone(), config.policy)).abort_handle(),
             tokio::spawn(heal_sockets(context.clone())).abort_handle(),
+            tokio::spawn(keepalive::learn(context.clone())).abort_handle(),
             tokio::spawn(follow_network(context.clone())).abort_handle(),
+            tokio::spawn(relays.run(context.clone(), beginning)).abort_handle(),
         ];
         let incoming = Mutex::new(incoming);
         Ok(Self { inner: Arc::new(Inner { context, incoming, closed, chores }) })
@@ -261,6 +269,34 @@ impl Node {
         tokio::task::spawn_blocking(move || peers.iter().for_each(|peer| endpoint.expect(peer)));
     }
 
+    /// How we relay for others, and at which relays we can be called.
+    #[must_use]
+    pub fn relays(&self) -> RelayReport {
+        self.context().relays.report()
+    }
+
+    /// Watches the relays at which we can be called.
+    #[must_use]
+    pub fn relay_places(&self) -> watch::Receiver<Vec<RelayPlace>> {
+        self.context().relays.our_places()
+    }
+
+    /// Relays for others than before, or more, or less, from now on.
+    pub fn set_relay(&self, settings: RelaySettings) {
+        self.context().relays.set(settings);
+    }
+
+    /// Tells the relay that a new month has begun, for its owner's limit.
+    pub fn begin_relay_month(&self) {
+        self.context().relays.begin_month();
+    }
+
+    /// Stops relaying in good order: users are told to go elsewhere, and packets pass until they have, or until `grace` is
+    /// over.
+    pub async fn drain_relay(&self, grace: Duration) {
+        self.context().relays.drain(grace).await;
+    }
+
     /// Cuts a peer off: its connections are closed as refused, and opens that wait for it fail. Whether it may come back is
     /// the policy's to say, and whether we can call it, the resolver's; change those first.
     pub async fn disconnect(&self, peer: PeerId) {
@@ -317,6 +353,7 @@ async fn network_changed(context: &Context, change: NetworkChange) -> Result<(),
     for (_, handle) in context.registry.all() {
         handle.send(Command::NetworkChanged).await;
     }
+    context.relays.network_changed().await;
     healed
 }
 

@@ -202,6 +202,12 @@ impl Failure {
     }
 }
 
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Said(error)
+    }
+}
+
 impl From<StreamEnd> for Failure {
     fn from(end: StreamEnd) -> Self {
         match end {
@@ -219,7 +225,7 @@ pub(crate) async fn open(
     request: OpenRequest,
 ) -> Result<Opened, OpenError> {
     let attempt = Attempt::new(registry, context, request)?;
-    attempt.within_deadline(attempt.open()).await
+    attempt.open().await
 }
 
 /// Opens a stream and hands out its send half as early as is safe.
@@ -232,7 +238,7 @@ pub(crate) async fn begin(
     if attempt.hello.kind() == Kind::Datagram {
         return Err(OpenError::Misuse("a datagram flow has no send half to hand out early"));
     }
-    attempt.within_deadline(attempt.begin()).await
+    attempt.begin().await
 }
 
 /// One open, over all its tries.
@@ -260,14 +266,14 @@ impl<'a> Attempt<'a> {
         Ok(Self { registry, context, peer, hello, deadline })
     }
 
-    /// Runs `work` until the deadline; tells why it was not done in time.
-    async fn within_deadline<T>(
+    /// Runs one step until the deadline; tells why it was not done in time.
+    async fn within_deadline<T, E: From<OpenError>>(
         &self,
-        work: impl Future<Output = Result<T, OpenError>>,
-    ) -> Result<T, OpenError> {
-        match timeout_at(self.deadline.at, work).await {
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match timeout_at(self.deadline.at, step).await {
             Ok(result) => result,
-            Err(_) => Err(self.too_late()),
+            Err(_) => Err(self.too_late().into()),
         }
     }
 
@@ -297,7 +303,8 @@ impl<'a> Attempt<'a> {
             let answered = Answered { protocol: opened.protocol, path: opened.path, recv };
             return Ok(Opening { send, answer: Answer { state: AnswerState::Here(Box::new(answered)) } });
         }
-        let (send, recv, lease, suspicion) = self.say_hello(&live).await.map_err(Failure::into_error)?;
+        let said = self.within_deadline(self.say_hello(&live)).await;
+        let (send, recv, lease, suspicion) = said.map_err(Failure::into_error)?;
         let lease = Arc::new(lease);
         let send = SendHalf::new(send, lease.clone());
         let hello = self.hello.clone();
@@ -319,9 +326,11 @@ impl<'a> Attempt<'a> {
     }
 
     async fn ask_on(&self, live: &Arc<Live>) -> Result<(ProtocolName, Channel), Failure> {
-        let (send, mut recv, lease, suspicion) = self.say_hello(live).await?;
+        let (send, mut recv, lease, suspicion) = self.within_deadline(self.say_hello(live)).await?;
         let registered = self.register(live, &send);
-        let answer = read_answer(&self.hello, &mut recv).await;
+        let Ok(answer) = timeout_at(self.deadline.at, read_answer(&self.hello, &mut recv)).await else {
+            return Err(Failure::Said(suspicion.too_late(self.deadline.after)));
+        };
         suspicion.settle();
         let protocol = answer?;
         live.note_heard();
@@ -360,8 +369,11 @@ impl<'a> Attempt<'a> {
             return Ok(live);
         }
         let (reply, connected) = oneshot::channel();
-        self.registry.command(self.peer, self.context, Command::Connect(reply)).await?;
-        connected.await.unwrap_or(Err(OpenError::ShuttingDown))
+        self.within_deadline(async {
+            self.registry.command(self.peer, self.context, Command::Connect(reply)).await?;
+            connected.await.unwrap_or(Err(OpenError::ShuttingDown))
+        })
+        .await
     }
 }
 

@@ -112,13 +112,18 @@ mod tests {
 
     use super::*;
     use crate::reach::Reach;
+    use crate::relays::Relays;
 
     fn context() -> Arc<Context> {
         let mut config = Config::new(Arc::new(SecretKey::from_seed([1; 32])));
         config.ipv4 = Some(std::net::Ipv4Addr::LOCALHOST);
         config.ipv6 = None;
         let endpoint = Endpoint::bind(&config).unwrap();
+        let policy = Arc::new(crate::config::Everyone);
+        let key = Arc::new(SecretKey::from_seed([1; 32]));
+        let (relays, _) = Relays::new(&endpoint, (key, policy), crate::config::RelayConfig::default());
         Arc::new(Context {
+            relays,
             reach: Reach::start(endpoint.clone(), false, tokio::sync::watch::channel(false).1),
             endpoint,
             resolver: Resolver::new(),

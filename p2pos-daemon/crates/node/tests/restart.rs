@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use p2pos_node::{Event, Lost, StreamEnd};
+use p2pos_node::{Event, Kind, Lost, StreamEnd};
 
 use support::{Daemon, daemon, daemon_with, peer_id, request, round_trip, serve_echo, soon, until};
 
@@ -136,6 +136,22 @@ async fn a_peer_that_stays_away_is_given_up_after_the_idle_timeout() {
 }
 
 #[tokio::test]
+async fn an_open_at_a_killed_peer_is_unreachable_for_streams_and_flows_alike() {
+    let a = daemon(1);
+    let mut peer = Peer::start(None);
+    a.knows_at(peer_id(SEED), &[([127, 0, 0, 1], peer.port).into()]);
+    echo_once(&a).await;
+    peer.kill();
+    tokio::time::pause();
+    for kind in [Kind::Stream, Kind::Datagram] {
+        // Too short a time to condemn the connection: both ask on the one that nobody answers any more.
+        let request = request(peer_id(SEED)).kind(kind).timeout(Duration::from_secs(1));
+        let error = a.node.open(request).await.unwrap_err();
+        assert_eq!((error.code(), error.attempts().len()), (302, 1), "{kind:?}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_that_meets_silence_condemns_the_connection_for_the_next_one() {
     let a = daemon(1);
     let mut peer = Peer::start(None);
@@ -147,7 +163,7 @@ async fn an_open_that_meets_silence_condemns_the_connection_for_the_next_one() {
     let request = request(peer_id(SEED)).timeout(Duration::from_secs(5));
     let error = a.node.open(request).await.unwrap_err();
     tokio::time::resume();
-    assert_eq!(error.code(), 207);
+    assert_eq!(error.code(), 302);
     let _peer = Peer::start(Some(port));
     echo_once(&a).await;
 }

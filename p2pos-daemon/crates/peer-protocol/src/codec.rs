@@ -13,7 +13,11 @@ use p2pos_identity::ProtocolNameError;
 use prost::Message as _;
 
 use crate::{
-    PROTOCOLS_MAX, StreamAnswer, StreamHello, pb::peer_v1 as pb, relay::RelayMessage, signal::SignalMessage,
+    PROTOCOLS_MAX, StreamAnswer, StreamHello,
+    measure::{MeasureAnswer, MeasureQuestion},
+    pb::peer_v1 as pb,
+    relay::RelayMessage,
+    signal::SignalMessage,
 };
 
 /// The longest message behind its length, in bytes. 16 names of 128 bytes take 2.1 KiB; the rest is room for fields to
@@ -136,6 +140,29 @@ impl Message for RelayMessage {
     }
 }
 
+impl Message for MeasureQuestion {
+    fn decode(body: &[u8]) -> Result<Self, MessageError> {
+        within_limit(body)?;
+        pb::MeasureQuestion::decode(body).map_err(|_| MessageError::Malformed)?.try_into()
+    }
+
+    fn encode(&self) -> Bytes {
+        with_length(&pb::MeasureQuestion::from(self))
+    }
+}
+
+impl Message for MeasureAnswer {
+    fn decode(body: &[u8]) -> Result<Self, MessageError> {
+        within_limit(body)?;
+        let answer = pb::MeasureAnswer::decode(body).map_err(|_| MessageError::Malformed)?;
+        Ok(Self { is_granted: answer.is_granted })
+    }
+
+    fn encode(&self) -> Bytes {
+        with_length(&pb::MeasureAnswer { is_granted: self.is_granted })
+    }
+}
+
 /// Collects one message of type `M` from the beginning of a stream. After its message it is ready for another.
 #[derive(Debug)]
 pub struct Decoder<M> {
@@ -206,6 +233,8 @@ mod sealed {
     impl Sealed for crate::StreamAnswer {}
     impl Sealed for crate::signal::SignalMessage {}
     impl Sealed for crate::relay::RelayMessage {}
+    impl Sealed for crate::measure::MeasureQuestion {}
+    impl Sealed for crate::measure::MeasureAnswer {}
 }
 
 fn within_limit(body: &[u8]) -> Result<(), MessageError> {

@@ -6,6 +6,7 @@
 //! | `hello` | [`StreamHello`], [`StreamAnswer`]: validated types, and [`negotiate`] |
 //! | `codec` | their bytes: u16 length and protobuf, with the incremental [`Decoder`] |
 //! | [`signal`] | `/p2pos/signal/1`: finding a direct path |
+//! | [`measure`] | `/p2pos/measure/1`: learning what one's own NAT does |
 //! | [`relay`] | `/p2pos/relay/1`: leases and flows at a relay |
 //! | `hidden`, `wire` | secrets in messages; addresses and numbers of both |
 //! | `end_code` | [`EndCode`] and its place in a QUIC application error code |
@@ -20,6 +21,7 @@ pub mod datagram;
 mod end_code;
 mod hello;
 mod hidden;
+pub mod measure;
 pub mod relay;
 pub mod signal;
 mod wire;

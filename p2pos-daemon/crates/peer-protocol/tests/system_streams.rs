@@ -13,6 +13,7 @@ use bytes::Bytes;
 use p2pos_identity::{PeerId, SecretKey};
 use p2pos_peer_protocol::{
     Decoder, Hidden, MESSAGE_BYTES_MAX, Message, MessageError, RETRY_AFTER_MS_MAX,
+    measure::{MEASURE_TOKENS_MAX, MeasureAnswer, MeasureQuestion},
     relay::{
         LEASE_S_MAX, Receipt, RelayEnding, RelayExchange, RelayFlow, RelayLease, RelayLimits, RelayMessage,
         RelayNotice, RelayRefusal, RelayStamp,
@@ -40,6 +41,35 @@ fn the_bytes_of_known_messages_never_change() {
     let refuse =
         RelayMessage::Numbered { request: number(9), body: RelayExchange::Refuse(RelayRefusal::NoLease) };
     assert_eq!(&refuse.encode()[..], b"\x00\x06\x08\x09\x3a\x02\x08\x07");
+}
+
+#[test]
+fn questions_about_a_nat_survive_the_wire_and_their_bytes_never_change() {
+    let lifetime = MeasureQuestion::Lifetime { first_token: 0x0102_0304_0506_0708, count: 7 };
+    assert_eq!(&lifetime.encode()[..], b"\x00\x0d\x0a\x0b\x09\x08\x07\x06\x05\x04\x03\x02\x01\x10\x07");
+    let dial_back = MeasureQuestion::DialBack { token: 1, port: 4_000 };
+    for question in [lifetime, dial_back] {
+        let bytes = question.encode();
+        assert_eq!(MeasureQuestion::decode(&bytes[2..]), Ok(question));
+        for end in 3..bytes.len() {
+            assert_ne!(MeasureQuestion::decode(&bytes[2..end]), Ok(question), "cut to {end}");
+        }
+    }
+    for is_granted in [true, false] {
+        let answer = MeasureAnswer { is_granted };
+        assert_eq!(MeasureAnswer::decode(&answer.encode()[2..]), Ok(answer));
+    }
+    assert_eq!(MeasureQuestion::decode(b""), Ok(MeasureQuestion::Unknown));
+}
+
+#[test]
+fn a_question_about_no_port_or_too_many_tokens_is_refused() {
+    let lifetime = |count: u8| MeasureQuestion::decode(&[0x0a, 2, 0x10, count]);
+    assert_eq!(lifetime(MEASURE_TOKENS_MAX), Ok(MeasureQuestion::Lifetime { first_token: 0, count: 8 }));
+    assert!(lifetime(MEASURE_TOKENS_MAX + 1).is_err());
+    assert!(lifetime(0).is_err());
+    assert!(MeasureQuestion::decode(&[0x12, 0]).is_err(), "port 0");
+    assert!(MeasureQuestion::decode(&[0x12, 4, 0x10, 0x80, 0x80, 4]).is_err(), "port 65536");
 }
 
 #[test]

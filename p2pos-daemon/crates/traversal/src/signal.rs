@@ -59,13 +59,6 @@ pub enum Signal {
         /// In use; else kept in reserve.
         available: bool,
     },
-    /// "I am going to ping you with these tokens: remember from where, and knock there when I ask" (`keepalive`).
-    Measure {
-        /// The tokens are this number and those after it.
-        first_token: u64,
-        /// How many. At most [`crate::keepalive::BINDINGS_PER_PEER_MAX`].
-        count: u8,
-    },
 }
 
 /// What a NAT does, as its owner knows it. `None` is "unknown", never "no".

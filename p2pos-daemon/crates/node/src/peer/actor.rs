@@ -127,9 +127,11 @@ impl Actor {
         }
         let (live, helm) = Live::new(connection, self.given_back.clone());
         let reach = self.context.reach.clone();
-        self.steerings.spawn(reach::steer(live.clone(), helm, reach, is_contact));
+        let (helper, relays) = (reach.helper(), self.context.relays.clone());
+        self.steerings.spawn(reach::steer(live.clone(), helm, (reach, relays), is_contact));
         self.connections.add(live.clone(), welcome);
-        self.acceptors.spawn(accept::run(live, self.context.incoming.clone()));
+        let (incoming, relays) = (self.context.incoming.clone(), self.context.relays.clone());
+        self.acceptors.spawn(accept::run(live, incoming, helper, relays));
         self.dialler.succeeded();
     }
 

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use p2pos_discovery::ResolveError;
 use p2pos_identity::PeerId;
 use p2pos_transport::{Connection, Timeline};
-use p2pos_traversal::Backoff;
+use p2pos_traversal::{Backoff, Candidate, CandidateKind};
 use tokio::time::Instant;
 
 use crate::{error::OpenError, limits::REDIAL, peer::Context};
@@ -85,8 +85,48 @@ fn now() -> std::time::Instant {
 }
 
 async fn look_up_and_dial(peer: PeerId, context: Arc<Context>, timeline: Timeline) -> Dialed {
+    let direct = dial_directly(peer, &context, &timeline);
+    let relayed = dial_over_relay(peer, &context, &timeline);
+    tokio::pin!(direct, relayed);
+    let mut failure = None;
+    let mut has_relay = true;
+    // Whoever connects first carries data; `reach` finds what is better. Of two failures the direct one is told.
+    loop {
+        tokio::select! {
+            biased;
+            dialed = &mut direct, if failure.is_none() => match dialed {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failure = Some(error),
+            },
+            dialed = &mut relayed, if has_relay => match dialed {
+                Some(connection) => return Ok(connection),
+                None => has_relay = false,
+            },
+        }
+        if let Some(error) = failure.take_if(|_| !has_relay) {
+            return Err(error);
+        }
+    }
+}
+
+async fn dial_directly(peer: PeerId, context: &Context, timeline: &Timeline) -> Dialed {
     let resolved = context.resolver.resolve(&peer).await.map_err(|error| unresolved(&error))?;
-    context.endpoint.dial(peer, &resolved.candidates, &timeline).await.map_err(OpenError::of_dial)
+    context.endpoint.dial(peer, &resolved.candidates, timeline).await.map_err(OpenError::of_dial)
+}
+
+/// Dials a peer where it can be called through a relay, or a relay by TCP.
+async fn dial_over_relay(peer: PeerId, context: &Context, timeline: &Timeline) -> Option<Connection> {
+    let line = context.relays.line_to(peer);
+    let way = match line {
+        Some(line) => line,
+        None => context.relays.way_to(peer).await?,
+    };
+    let candidate = Candidate { addr: way.socket_addr(), kind: CandidateKind::Relayed };
+    let dialed = context.endpoint.dial(peer, &[candidate], timeline).await;
+    if dialed.is_err() {
+        context.relays.let_go(way);
+    }
+    dialed.ok()
 }
 
 fn unresolved(error: &ResolveError) -> OpenError {

@@ -32,6 +32,7 @@ use crate::{
     node::Event,
     reach::{Helm, Reach, Steered},
     registry::Registry,
+    relays::Relays,
 };
 
 /// What all peers' tasks share.
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) events: Mutex<Option<broadcast::Sender<Event>>>,
     pub(crate) registry: Registry,
     pub(crate) reach: Arc<Reach>,
+    pub(crate) relays: Arc<Relays>,
     pub(crate) closing: AtomicBool,
 }
 

@@ -46,14 +46,16 @@ use p2pos_traversal::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use self::{
-    own::{OwnHandle, OwnSettings, Word},
-    probes::ProbeDesk,
-};
 pub(crate) use self::{
+    own::Own,
     sight::Activity,
     steering::{Helm, Steered, steer},
 };
+use self::{
+    own::{OwnHandle, OwnSettings, Word},
+    probes::{Arrived, ProbeDesk},
+};
+use crate::keepalive::Helper;
 
 /// How a peer is reached, and why so: what `p2pos explain` shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +107,7 @@ pub(crate) struct Reach {
     ledger: Mutex<GuessLedger>,
     asks_routers: bool,
     keep_alive: watch::Sender<Duration>,
+    helper: Arc<Helper>,
 }
 
 impl Reach {
@@ -112,13 +115,25 @@ impl Reach {
     pub(crate) fn start(endpoint: Endpoint, asks_routers: bool, closed: watch::Receiver<bool>) -> Arc<Self> {
         let own = own::start(OwnSettings { sockets: endpoint.local_addresses(), asks_routers }, closed);
         let desk = ProbeDesk::default();
+        let helper = Arc::<Helper>::default();
         if let Some(probes) = endpoint.probes() {
+            let (helper, endpoint) = (helper.clone(), endpoint.clone());
+            let help = move |asked: Arrived| helper.packet(&endpoint, asked.probe, asked.from);
             // Ends with the endpoint.
-            tokio::spawn(desk.clone().sort(probes));
+            tokio::spawn(desk.clone().sort(probes, help));
         }
         let budget = Mutex::new(ProbeBudget::new(Instant::now().into_std()));
         let keep_alive = watch::Sender::new(INTERVAL_UNKNOWN);
-        Arc::new(Self { endpoint, own, desk, budget, ledger: Mutex::default(), asks_routers, keep_alive })
+        Arc::new(Self {
+            endpoint,
+            own,
+            desk,
+            budget,
+            ledger: Mutex::default(),
+            asks_routers,
+            keep_alive,
+            helper,
+        })
     }
 
     /// What is known of our network.
@@ -143,6 +158,29 @@ impl Reach {
     /// Takes note whether a packet from outside came through a port mapping: only then are peers told of it.
     pub(crate) fn mapping_verified(&self, external: SocketAddr, came_through: bool) {
         self.own.tell(Word::Verified { external, came_through });
+    }
+
+    /// Takes what was learned about our NAT's memory: how often a path is reminded, and the lifetime if it was measured.
+    pub(crate) fn keep_alive_every(&self, interval: Duration, measured: Option<Duration>) {
+        self.keep_alive.send_replace(interval);
+        if let Some(lifetime) = measured {
+            self.own.tell(Word::Lifetime(lifetime));
+        }
+    }
+
+    /// How often a path is reminded.
+    pub(crate) fn keep_alive(&self) -> watch::Receiver<Duration> {
+        self.keep_alive.subscribe()
+    }
+
+    /// Where small packets wait for their readers.
+    pub(crate) fn desk(&self) -> &ProbeDesk {
+        &self.desk
+    }
+
+    /// What helps peers to measure their NAT.
+    pub(crate) fn helper(&self) -> Arc<Helper> {
+        self.helper.clone()
     }
 
     /// Takes one opener out of the host's budget; false means: do not send it.

@@ -65,6 +65,8 @@ pub(crate) enum Word {
     Observed { observer: SocketAddr, external: SocketAddr, is_chosen: bool },
     /// A packet from outside came through a mapping, or did not.
     Verified { external: SocketAddr, came_through: bool },
+    /// So long our NAT remembers an unused binding.
+    Lifetime(Duration),
 }
 
 /// The way to the task.
@@ -200,6 +202,7 @@ impl Task {
                     mapper.verified(external, came_through).await;
                 }
             }
+            Word::Lifetime(lifetime) => self.v4.handle_lifetime(lifetime),
         }
     }
 

@@ -58,15 +58,23 @@ impl ProbeDesk {
         Some(Reader { token, queue, readers: self.readers.clone() })
     }
 
-    /// Sorts what comes in until the endpoint is gone.
-    pub(crate) async fn sort(self, mut probes: Probes) {
+    /// Sorts what comes in until the endpoint is gone; `help` gets what asks for an answer of ours.
+    pub(crate) async fn sort(self, mut probes: Probes, help: impl Fn(Arrived)) {
         while let Some(probe) = probes.next().await {
             match probe.kind {
-                ProbeKind::Guess | ProbeKind::Knock => {
-                    if let Some(decoded) = Probe::decode(&probe.bytes) {
-                        self.hand_over(Arrived { probe: decoded, from: probe.from });
+                ProbeKind::Guess | ProbeKind::Knock => match Probe::decode(&probe.bytes) {
+                    Some(asks @ (Probe::Ping { .. } | Probe::Ask { .. })) => {
+                        help(Arrived { probe: asks, from: probe.from });
                     }
-                }
+                    Some(
+                        other @ (Probe::Opener
+                        | Probe::Guess { .. }
+                        | Probe::Hit { .. }
+                        | Probe::Pong { .. }
+                        | Probe::Knock { .. }),
+                    ) => self.hand_over(Arrived { probe: other, from: probe.from }),
+                    None => {}
+                },
                 ProbeKind::Opener | ProbeKind::Stun => {}
             }
         }

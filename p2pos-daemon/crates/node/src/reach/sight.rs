@@ -49,7 +49,7 @@ impl Activity {
 /// What was seen of one path.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
-    sent: u64,
+    to_answer: u64,
     received: u64,
     rtt: Duration,
 }
@@ -96,16 +96,18 @@ impl Sight {
 
 /// What a look adds to what was seen before.
 fn difference(seen: &mut Seen, state: &PathState) -> impl Iterator<Item = PathEvent> + use<> {
-    let has_sent = state.packets_sent != seen.sent;
+    let has_asked = state.bytes_to_answer != seen.to_answer;
     let has_heard = state.packets_received != seen.received;
-    let traffic = match (has_heard, has_sent) {
-        (true, in_flight) => Some(PathEvent::Heard { in_flight }),
+    // Whatever was sent beside something heard is mostly what was answered. If it was not, QUIC sends it again, and then
+    // nothing is heard. Acknowledgements must not count, or two watchdogs would wake each other for ever.
+    let traffic = match (has_heard, has_asked) {
+        (true, _) => Some(PathEvent::Heard { in_flight: false }),
         (false, true) => Some(PathEvent::Sent),
         (false, false) => None,
     };
     let is_other_rtt = state.rtt.abs_diff(seen.rtt) > seen.rtt / RTT_CHANGE_DIVISOR;
     let rtt = (has_heard && is_other_rtt).then_some(PathEvent::Rtt(state.rtt));
-    seen.sent = state.packets_sent;
+    seen.to_answer = state.bytes_to_answer;
     seen.received = state.packets_received;
     if rtt.is_some() {
         seen.rtt = state.rtt;
@@ -119,15 +121,16 @@ mod tests {
 
     use super::*;
 
-    fn state(packets_sent: u64, packets_received: u64, rtt_ms: u64) -> PathState {
+    fn state(bytes_to_answer: u64, packets_received: u64, rtt_ms: u64) -> PathState {
         PathState {
             id: PathId::FIRST,
             way: Way::Direct(([192, 0, 2, 1], 9).into()),
             status: PathStatus::Available,
             rtt: Duration::from_millis(rtt_ms),
             congestion_window: 0,
-            packets_sent,
-            bytes_sent: 0,
+            packets_sent: bytes_to_answer,
+            bytes_sent: bytes_to_answer,
+            bytes_to_answer,
             packets_received,
             bytes_received: 0,
             packets_lost: 0,
@@ -142,7 +145,14 @@ mod tests {
         assert_eq!(look(state(1, 0, 10)), []);
         let rtt = PathEvent::Rtt(Duration::from_millis(10));
         assert_eq!(look(state(1, 1, 10)), [PathEvent::Heard { in_flight: false }, rtt]);
-        assert_eq!(look(state(2, 2, 10)), [PathEvent::Heard { in_flight: true }]);
+        assert_eq!(look(state(2, 2, 10)), [PathEvent::Heard { in_flight: false }]);
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_for_no_answer() {
+        let mut seen = Seen { to_answer: 5, ..Seen::default() };
+        let acknowledged = PathState { packets_sent: 9, bytes_sent: 900, ..state(5, 0, 0) };
+        assert_eq!(difference(&mut seen, &acknowledged).count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use p2pos_peer_protocol::{EndCode, signal::SignalMessage};
+use p2pos_peer_protocol::{
+    EndCode,
+    signal::{RelayPlace, SignalMessage},
+};
 use p2pos_transport::{FakeAddr, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths, Pulse, Way};
 use p2pos_traversal::{
     Probe, Scope,
@@ -32,7 +35,7 @@ use super::{
     signals::{SignalStream, Signals},
     words,
 };
-use crate::peer::Live;
+use crate::{peer::Live, relays::Relays};
 
 /// How long a path may take to be opened, and a ping to be answered, before nobody waits any more.
 const PATH_WAIT: Duration = Duration::from_secs(5);
@@ -40,8 +43,6 @@ const PATH_WAIT: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(200);
 /// How often the path that carries the signals is looked at while ports are guessed.
 const STRAIN_LOOK: Duration = Duration::from_millis(500);
-/// The keepalive of a path behind a NAT of unknown lifetime (`traversal::keepalive`).
-const KEEP_ALIVE: Duration = p2pos_traversal::keepalive::INTERVAL_UNKNOWN;
 
 /// What the rest of the node holds of a connection's steering.
 #[derive(Debug)]
@@ -70,7 +71,12 @@ impl Steered {
 }
 
 /// Steers a connection until it ends. `is_contact`: the user knows the peer, so its word about our address counts.
-pub(crate) async fn steer(live: Arc<Live>, helm: Helm, reach: Arc<Reach>, is_contact: bool) {
+pub(crate) async fn steer(
+    live: Arc<Live>,
+    helm: Helm,
+    (reach, relays): (Arc<Reach>, Arc<Relays>),
+    is_contact: bool,
+) {
     let paths = live.connection.paths();
     let Some(first) = paths.list().into_iter().next() else { return };
     let events = paths.events();
@@ -82,7 +88,8 @@ pub(crate) async fn steer(live: Arc<Live>, helm: Helm, reach: Arc<Reach>, is_con
         tokio::time::sleep(SETTLE).await;
     }
     let role = if live.connection.is_initiator() { Role::Dialler } else { Role::Accepter };
-    let config = PlanConfig { allows_relay: true, allows_guess: true, seed: rand::random() };
+    let allows_relay = relays.may_relay(live.connection.peer());
+    let config = PlanConfig { allows_relay, allows_guess: true, seed: rand::random() };
     let mut own = reach.own().picture();
     let mut plan = PeerPlan::new(config, now());
     let network = {
@@ -96,6 +103,8 @@ pub(crate) async fn steer(live: Arc<Live>, helm: Helm, reach: Arc<Reach>, is_con
     let mut steering = Steering {
         live,
         reach,
+        places: relays.our_places(),
+        relays,
         paths,
         plan,
         role,
@@ -114,6 +123,7 @@ pub(crate) async fn steer(live: Arc<Live>, helm: Helm, reach: Arc<Reach>, is_con
     };
     let told = own.borrow().candidates.iter().map(|candidate| candidate.addr).collect();
     steering.tell_candidates(told);
+    steering.tell_places();
     steering.run(events, own).await;
 }
 
@@ -124,6 +134,7 @@ enum Turn {
     Message(SignalMessage),
     SignalsEnded,
     Own,
+    Places,
     Pulse(PathId, Pulse),
     Opened,
     Guess(Signal),
@@ -136,6 +147,9 @@ enum Turn {
 struct Steering {
     live: Arc<Live>,
     reach: Arc<Reach>,
+    relays: Arc<Relays>,
+    /// Where we can be called, to be told to the peer.
+    places: watch::Receiver<Vec<RelayPlace>>,
     paths: Paths,
     plan: PeerPlan,
     role: Role,
@@ -171,6 +185,7 @@ impl Steering {
                     let own = own.borrow_and_update().clone();
                     self.own_changed(&own);
                 }
+                Turn::Places => self.tell_places(),
                 Turn::Pulse(path, pulse) => self.pulse(path, pulse),
                 Turn::Opened => {}
                 Turn::Guess(signal) => self.send(&signal),
@@ -194,6 +209,7 @@ impl Steering {
             Some(stream) = self.helm.streams.recv() => Turn::Stream(stream),
             message = next_message(&mut self.signals) => message.map_or(Turn::SignalsEnded, Turn::Message),
             Ok(()) = own.changed() => Turn::Own,
+            Ok(()) = self.places.changed() => Turn::Places,
             Some(Ok((path, pulse))) = self.pulses.join_next() => Turn::Pulse(path, pulse),
             Some(_) = self.openings.join_next() => Turn::Opened,
             turn = next_of_attempt(&mut self.attempt) => turn,
@@ -235,8 +251,8 @@ impl Steering {
     }
 
     fn send(&self, signal: &Signal) {
-        if let (Some(signals), Some(message)) = (&self.signals, words::to_wire(signal)) {
-            signals.send(message);
+        if let Some(signals) = &self.signals {
+            signals.send(words::to_wire(signal));
         }
     }
 
@@ -296,10 +312,22 @@ impl Steering {
         });
     }
 
-    fn open_relay_path(&self) {
-        // A relay that was in use before is asked first; where none is known, the plan goes on without.
-        let peer = self.live.connection.peer();
-        tracing::debug!(peer = %peer.short(), "no relay is known for this peer");
+    /// Where no relay is known, the plan goes on without. The side that was dialled cannot open paths.
+    fn open_relay_path(&mut self) {
+        if self.role == Role::Accepter {
+            return;
+        }
+        let (paths, relays, peer) = (self.paths.clone(), self.relays.clone(), self.live.connection.peer());
+        self.openings.spawn(async move {
+            let Some(way) = relays.way_to(peer).await else {
+                return tracing::debug!(peer = %peer.short(), "no relay leads to this peer");
+            };
+            let opened = timeout(PATH_WAIT, paths.open(way.socket_addr(), PathStatus::Backup)).await;
+            if !matches!(opened, Ok(Ok(_))) {
+                tracing::debug!(peer = %peer.short(), "a path through a relay was not opened");
+                relays.let_go(way);
+            }
+        });
     }
 
     fn ping(&mut self, path: PlanPath) {
@@ -323,10 +351,11 @@ impl Steering {
 
     /// Keeps the path in use alive, if that is wanted and a NAT may forget it; no other.
     fn keep_alive(&self) {
+        let every = *self.reach.keep_alive().borrow();
         let chosen = self.plan.chosen().map(|(path, _)| PathId::of(path.0));
         for state in self.paths.list() {
             let is_wanted = self.keeps_alive && Some(state.id) == chosen && tier_of(state.way) != Tier::Lan;
-            if self.paths.keep_alive(state.id, is_wanted.then_some(KEEP_ALIVE)).is_err() {
+            if self.paths.keep_alive(state.id, is_wanted.then_some(every)).is_err() {
                 tracing::trace!("a path was closed before its keepalive was set");
             }
         }
@@ -370,10 +399,24 @@ impl Steering {
             let own = self.reach.own().picture().borrow().clone();
             self.send(&Signal::Candidates(own.candidates));
             self.send(&Signal::NatReport(own.report));
+            self.tell_places();
+        }
+    }
+
+    /// Tells the peer where it can call us, so that it can when nothing else leads here any more.
+    fn tell_places(&mut self) {
+        let places = self.places.borrow_and_update().clone();
+        if let Some(signals) = &self.signals
+            && self.relays.may_relay(self.live.connection.peer())
+        {
+            signals.send(SignalMessage::Relays(places));
         }
     }
 
     fn message(&mut self, message: SignalMessage) {
+        if let SignalMessage::Relays(places) = message {
+            return self.relays.note_places(self.live.connection.peer(), places);
+        }
         let Some(signal) = words::from_wire(message) else { return };
         if let (Signal::GuessHit { attempt: number }, Some(attempt)) = (&signal, &self.attempt) {
             attempt.tell(Told::Hit { attempt: *number });
@@ -391,6 +434,8 @@ impl Steering {
         self.tell_candidates(own.candidates.iter().map(|candidate| candidate.addr).collect());
         self.plan.handle_own_report(own.report, now());
         self.plan.handle_own_candidates(&own.candidates, now());
+        // The lifetime of bindings may have been learned.
+        self.keep_alive();
     }
 
     /// Tells noq where the peer may punch us.

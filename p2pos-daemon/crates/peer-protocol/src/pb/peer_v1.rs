@@ -180,6 +180,48 @@ pub struct RelayPlace {
     pub token: ::prost::bytes::Bytes,
 }
 // ---------------------------------------------------------------------------------------------------------------------
+// /p2pos/measure/1: what the opener wants to learn about its own NAT, with the accepter's help. One question behind the
+// hello, one answer behind the answer; the stream stays open as long as the measurement lasts.
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeasureQuestion {
+    #[prost(oneof = "measure_question::Body", tags = "1, 2")]
+    pub body: ::core::option::Option<measure_question::Body>,
+}
+/// Nested message and enum types in `MeasureQuestion`.
+pub mod measure_question {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Body {
+        #[prost(message, tag = "1")]
+        Lifetime(super::MeasureLifetime),
+        #[prost(message, tag = "2")]
+        DialBack(super::MeasureDialBack),
+    }
+}
+/// "I am going to ping your UDP port with these tokens: remember from where, and knock there when I ask."
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeasureLifetime {
+    /// the tokens are this number and those after it
+    #[prost(fixed64, tag = "1")]
+    pub first_token: u64,
+    /// at most 8
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+}
+/// "Knock with this token at this port of the address that you see me at, from a socket that I have never sent to."
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeasureDialBack {
+    #[prost(fixed64, tag = "1")]
+    pub token: u64,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeasureAnswer {
+    #[prost(bool, tag = "1")]
+    pub is_granted: bool,
+}
+// ---------------------------------------------------------------------------------------------------------------------
 // /p2pos/relay/1: a user and a relay. The user opens the stream; messages both ways, each behind its u16 length. An
 // answer bears the number of its request; what nobody asked for bears 0.
 

@@ -72,8 +72,8 @@ enum State {
 }
 
 impl CliffProbe {
-    /// Starts. The helper was told of as many tokens as there are [`CLIFFS`], from `first_token` up
-    /// ([`crate::signal::Signal::Measure`]).
+    /// Starts. The helper was told of as many tokens as there are [`CLIFFS`], from `first_token` up, over the encrypted
+    /// connection.
     #[must_use]
     pub fn new(first_token: u64, now: Instant) -> Self {
         let start = State::Warming { sent: 0, next: now, first_answer: None, last_answer: None };

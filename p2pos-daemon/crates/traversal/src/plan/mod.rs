@@ -311,7 +311,7 @@ impl PeerPlan {
             Signal::OpenOk { round } => self.with_link(|link| link.opener.handle_open_ok(round)),
             Signal::GuessStart(start) => self.take_invitation(start, now),
             // For the caller's easy side, and for its `keepalive::Knocker`; here they change nothing.
-            Signal::GuessHit { .. } | Signal::Measure { .. } => {}
+            Signal::GuessHit { .. } => {}
             Signal::Status { path, available } => {
                 self.with_link(|link| link.choice.handle_remote_status(PathId(path), available, now));
             }
