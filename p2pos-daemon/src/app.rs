@@ -24,7 +24,6 @@ use p2pos_control::{Document, Failure, Server, private_dir};
 use p2pos_host::{Host, HostConfig};
 use p2pos_identity::{KeyFile, KeyOrigin};
 use p2pos_node::Node;
-use p2pos_relay::RelayMode;
 use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -70,9 +69,6 @@ pub(crate) async fn run(
     for problem in settings.problems() {
         warn!("{}: {}", problem.place, problem.message);
     }
-    if config.relay != RelayMode::Off {
-        warn!("relay.mode = {} has no effect: this version does not relay yet", config.relay);
-    }
     let mut ending = Ending::watch(orders.until_stdin_closes)?;
     let daemon = Daemon::start(&paths, &config, pulse).await?;
     daemon.tell_ready(begun, output)?;
@@ -115,6 +111,7 @@ impl Daemon {
         node_config.port = config.port;
         node_config.asks_routers = config.asks_routers;
         node_config.policy = people.policy(config.strangers);
+        node_config.relay = config.relay.for_node(0);
         let node = Node::start(node_config).map_err(|error| Failure::failed(error.to_string()))?;
         node.expect(people.everybody());
         let bridge = Bridge::new(node.clone(), people.contacts(), pulse);

@@ -10,12 +10,14 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use p2pos_control::{Failure, Problem, Setting, Settings};
-use p2pos_relay::RelayMode;
+use p2pos_discovery::RelayAt;
+use p2pos_node::RelayConfig;
+use p2pos_relay::{Rate, RelayMode, RelaySettings, Tariff};
 use tracing::level_filters::LevelFilter;
 
 use self::file::{ConfigFile, Found};
 pub(crate) use self::table::nearest;
-use self::table::{KEYS, Key, key_named};
+use self::table::{KEYS, Key, items, key_named};
 
 /// Settings as the daemon uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +30,46 @@ pub(crate) struct Config {
     pub(crate) asks_routers: bool,
     /// Where plugins lie, if not in the data directory.
     pub(crate) plugins_dir: Option<PathBuf>,
-    /// For whom we relay.
-    pub(crate) relay: RelayMode,
+    /// For whom we relay, and whose relays we use.
+    pub(crate) relay: Relay,
     /// How much the daemon says.
     pub(crate) log_level: LevelFilter,
+}
+
+/// For whom we relay, how much, and whose relays we use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relay {
+    pub(crate) mode: RelayMode,
+    pub(crate) uses: Vec<RelayAt>,
+    pub(crate) total_mbit: u32,
+    pub(crate) contact_mbit: u32,
+    /// 0 is no limit.
+    pub(crate) month_gib: u32,
+    pub(crate) tcp_ports: Vec<u16>,
+}
+
+impl Relay {
+    /// Bytes per second of one Mbit/s.
+    const MBIT: u64 = 1_000_000 / 8;
+    /// What may come at once before a rate counts: a page of pictures.
+    const BURST_BYTES: u64 = 4 << 20;
+
+    /// The same in the words of the node; `month_bytes` were forwarded this month before.
+    pub(crate) fn for_node(&self, month_bytes: u64) -> RelayConfig {
+        let rate = |mbit: u32| Rate::new(u64::from(mbit) * Self::MBIT, Self::BURST_BYTES);
+        let month_bytes_max = (self.month_gib != 0).then_some(u64::from(self.month_gib) << 30);
+        let (flow, source) = (rate(self.contact_mbit), rate(self.contact_mbit));
+        let settings = RelaySettings {
+            mode: self.mode,
+            contacts: Tariff { flow, source, ..Tariff::contacts() },
+            total: rate(self.total_mbit),
+            month_bytes_max,
+            ..RelaySettings::default()
+        };
+        // Who relays for nobody has no reason to listen.
+        let tcp_ports = if self.mode == RelayMode::Off { Vec::new() } else { self.tcp_ports.clone() };
+        RelayConfig { settings, uses: self.uses.clone(), month_bytes, tcp_ports }
+    }
 }
 
 /// Whether people who are no contacts may connect.
@@ -138,9 +176,23 @@ impl Loaded {
             asks_routers: self.text("network.port_mapping") == "auto",
             // Beside the file that names it, wherever the daemon was started.
             plugins_dir: (!plugins_dir.is_empty()).then(|| self.path.with_file_name("").join(plugins_dir)),
-            relay: self.text("relay.mode").parse().expect("the table checked that it is a mode"),
+            relay: self.relay(),
             log_level: self.text("log.level").parse().expect("the table checked that it is a level"),
         })
+    }
+
+    fn relay(&self) -> Relay {
+        let number = |name| self.text(name).parse().expect("the table checked that it is a number");
+        let ports = items(self.text("relay.tcp_ports"));
+        let relays = items(self.text("relay.use"));
+        Relay {
+            mode: self.text("relay.mode").parse().expect("the table checked that it is a mode"),
+            uses: relays.map(|at| at.parse().expect("the table checked that these are relays")).collect(),
+            total_mbit: number("relay.total_mbit"),
+            contact_mbit: number("relay.contact_mbit"),
+            month_gib: number("relay.month_gib"),
+            tcp_ports: ports.map(|port| port.parse().expect("the table checked the ports")).collect(),
+        }
     }
 
     /// The same as a document.
@@ -164,6 +216,8 @@ impl Loaded {
 mod tests {
     use std::fs;
 
+    use p2pos_identity::SecretKey;
+
     use super::*;
 
     fn nothing(_: &str) -> Option<String> {
@@ -186,7 +240,14 @@ mod tests {
             strangers: Strangers::Admit,
             asks_routers: true,
             plugins_dir: None,
-            relay: RelayMode::Off,
+            relay: Relay {
+                mode: RelayMode::Off,
+                uses: Vec::new(),
+                total_mbit: 20,
+                contact_mbit: 2,
+                month_gib: 0,
+                tcp_ports: vec![443, 0],
+            },
             log_level: LevelFilter::INFO,
         };
         assert_eq!(config, expected);
@@ -198,9 +259,10 @@ mod tests {
         let variable = |name: &str| (name == "P2POS_NETWORK_PORT").then(|| "5000".to_owned());
         let loaded = load(&path, variable).unwrap();
         let config = loaded.config().unwrap();
-        assert_eq!((config.port, config.relay), (Some(5000), RelayMode::Contacts));
+        assert_eq!((config.port, config.relay.mode), (Some(5000), RelayMode::Contacts));
         let origins: Vec<_> = loaded.settings().settings.into_iter().map(|setting| setting.origin).collect();
-        assert_eq!(origins, ["environment", "default", "default", "default", "file", "default"]);
+        let given = origins.iter().filter(|origin| *origin != "default");
+        assert_eq!(given.collect::<Vec<_>>(), ["environment", "file"]);
     }
 
     #[test]
@@ -244,6 +306,30 @@ mod tests {
     }
 
     #[test]
+    fn relays_and_ports_are_lists_or_texts_and_each_item_is_checked() {
+        let at = format!("{}@relay.example.org:443", SecretKey::from_seed([1; 32]).peer_id());
+        for (uses, ports) in [(format!("\"{at}\""), "\"443, 0\""), (format!("[\"{at}\"]"), "[443, 0]")] {
+            let (_dir, path) = with(&format!("[relay]\nuse = {uses}\ntcp_ports = {ports}\n"));
+            let relay = load(&path, nothing).unwrap().config().unwrap().relay;
+            assert_eq!((relay.uses.len(), relay.uses[0].to_string()), (1, at.clone()));
+            assert_eq!(relay.tcp_ports, [443, 0]);
+            assert!(relay.for_node(0).tcp_ports.is_empty(), "who relays for nobody does not listen");
+        }
+        for (text, hint) in [
+            ("use = \"relay.example.org:443\"", "@"),
+            ("use = [3]", "@"),
+            ("tcp_ports = [70000]", "ports"),
+            ("tcp_ports = [1, 2, 3, 4, 5]", "ports"),
+            ("month_gib = -1", "1000000"),
+            ("total_mbit = 0", "100000"),
+        ] {
+            let (_dir, path) = with(&format!("[relay]\n{text}\n"));
+            let failure = load(&path, nothing).unwrap().config().unwrap_err();
+            assert!(failure.message.contains(":2") && failure.message.contains(hint), "{text}: {failure}");
+        }
+    }
+
+    #[test]
     fn a_relative_plugins_folder_lies_beside_the_file() {
         for (named, expected) in [("mine", "mine"), ("/opt/plugins", "/opt/plugins")] {
             let (dir, path) = with(&format!("[plugins]\ndir = \"{named}\"\n"));
@@ -261,7 +347,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("# my node\n[network]\nport = 4242 # behind the router\n"), "{text}");
         assert!(text.contains("[relay]\nmode = \"contacts\"\n"), "{text}");
-        assert_eq!(load(&path, nothing).unwrap().config().unwrap().relay, RelayMode::Contacts);
+        assert_eq!(load(&path, nothing).unwrap().config().unwrap().relay.mode, RelayMode::Contacts);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use p2pos_control::{Contact as ContactDocument, ContactList, ContactRequest, Document, Failure};
-use p2pos_discovery::HostPort;
+use p2pos_discovery::PeerAddress;
 use p2pos_identity::{Contact, Contacts, ContactsError, ParsePeerIdError, PeerId, Trust, Untrusted};
 
 use crate::config::nearest;
@@ -78,7 +78,7 @@ fn parse_peer_id(text: &str) -> Result<PeerId, Failure> {
 fn check_addresses(addresses: &[String]) -> Result<(), Failure> {
     for address in addresses {
         address
-            .parse::<HostPort>()
+            .parse::<PeerAddress>()
             .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(address))))?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use p2pos_control::{ContactRequest, Document, Failure};
-use p2pos_discovery::{HostPort, Resolver};
+use p2pos_discovery::{PeerAddress, Resolver};
 use p2pos_identity::{Contacts, ContactsError, PeerId};
 use p2pos_node::{Admission, Policy};
 use tokio::task::spawn_blocking;
@@ -103,14 +103,16 @@ impl People {
 
     /// Every address was checked when it came into the book; one that is none all the same is left out.
     fn tell_resolver(&self, peer: PeerId, addresses: &[String]) {
-        let parsed = addresses.iter().filter_map(|address| match address.parse::<HostPort>() {
-            Ok(address) => Some(address),
-            Err(error) => {
-                warn!(%peer, %error, "an address of a contact cannot be used");
-                None
+        let (mut direct, mut relays) = (Vec::new(), Vec::new());
+        for address in addresses {
+            match address.parse() {
+                Ok(PeerAddress::Direct(address)) => direct.push(address),
+                Ok(PeerAddress::Relay(address)) => relays.push(address),
+                Err(error) => warn!(%peer, %error, "an address of a contact cannot be used"),
             }
-        });
-        if let Err(error) = self.resolver.set(peer, parsed.collect()) {
+        }
+        let kept = self.resolver.set(peer, direct).and_then(|()| self.resolver.set_relays(peer, relays));
+        if let Err(error) = kept {
             warn!(%peer, %error, "the addresses of a contact cannot be used");
         }
     }

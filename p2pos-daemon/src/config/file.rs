@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use p2pos_control::{Failure, Problem};
 use p2pos_identity::replace_file;
-use toml_edit::{Document, DocumentMut, Item, Table, Value};
+use toml_edit::{Array, Document, DocumentMut, Item, Table, Value};
 
 use super::table::{KEYS, Key, Kind, nearest};
 
-/// Largest file that is read, in bytes: ours has five settings, and whatever is larger is not ours.
+/// Largest file that is read, in bytes: ours has a dozen settings, and whatever is larger is not ours.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The file as it was read.
@@ -56,9 +56,15 @@ impl ConfigFile {
         };
         let Some(item) = table.get(name) else { return Found::Nothing };
         let text = match (&key.kind, item.as_value()) {
-            (Kind::Port, Some(Value::Integer(number))) => number.value().to_string(),
-            (Kind::Path | Kind::OneOf(_), Some(Value::String(text))) => text.value().clone(),
-            (Kind::Port | Kind::Path | Kind::OneOf(_), _) => String::from("\0"),
+            (Kind::Port | Kind::Number { .. }, Some(Value::Integer(number))) => number.value().to_string(),
+            (Kind::Path | Kind::OneOf(_) | Kind::Ports | Kind::Relays, Some(Value::String(text))) => {
+                text.value().clone()
+            }
+            (Kind::Ports | Kind::Relays, Some(Value::Array(list))) => list_text(list),
+            (
+                Kind::Port | Kind::Number { .. } | Kind::Path | Kind::OneOf(_) | Kind::Ports | Kind::Relays,
+                _,
+            ) => String::from("\0"),
         };
         match key.check(&text) {
             Ok(()) => Found::Value(text),
@@ -119,8 +125,11 @@ impl ConfigFile {
             return Err(Failure::usage(format!("{place}: `{table}` is a table: write [{table}]")));
         };
         let mut new = match (&key.kind, value.parse::<i64>()) {
-            (Kind::Port, Ok(number)) => Value::from(number),
-            (Kind::Port | Kind::Path | Kind::OneOf(_), _) => Value::from(value),
+            (Kind::Port | Kind::Number { .. }, Ok(number)) => Value::from(number),
+            (
+                Kind::Port | Kind::Number { .. } | Kind::Path | Kind::OneOf(_) | Kind::Ports | Kind::Relays,
+                _,
+            ) => Value::from(value),
         };
         if let Some(old) = entries.get(name).and_then(Item::as_value) {
             *new.decor_mut() = old.decor().clone();
@@ -141,6 +150,20 @@ impl ConfigFile {
         fs::create_dir_all(dir)?;
         replace_file(&self.path, self.text.as_bytes())
     }
+}
+
+/// A list of the file as the text that the environment would hold.
+fn list_text(list: &Array) -> String {
+    let item = |value: &Value| match value {
+        Value::String(text) => text.value().clone(),
+        Value::Integer(number) => number.value().to_string(),
+        Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_)
+        | Value::Array(_)
+        | Value::InlineTable(_) => String::from("\0"),
+    };
+    list.iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
 fn place(path: &Path, text: &str, span: Option<Range<usize>>) -> String {

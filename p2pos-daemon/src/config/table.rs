@@ -1,6 +1,7 @@
 //! The one list of all settings: name, kind, default, help. Documentation, checks and the environment follow it.
 
 use p2pos_control::Failure;
+use p2pos_discovery::RelayAt;
 
 /// All settings, in the order in which they are shown.
 pub(crate) const KEYS: &[Key] = &[
@@ -32,7 +33,37 @@ pub(crate) const KEYS: &[Key] = &[
         name: "relay.mode",
         kind: Kind::OneOf(&["off", "contacts", "community"]),
         default: "off",
-        help: "no effect yet: for whom this computer will forward encrypted traffic",
+        help: "for whom this computer forwards encrypted traffic that it cannot read",
+    },
+    Key {
+        name: "relay.use",
+        kind: Kind::Relays,
+        default: "",
+        help: "relays at which people may call you: PEERID@HOST:PORT, with commas between them; two are used at a time",
+    },
+    Key {
+        name: "relay.total_mbit",
+        kind: Kind::Number { min: 1, max: 100_000 },
+        default: "20",
+        help: "what all whom you relay for get together, in Mbit/s",
+    },
+    Key {
+        name: "relay.contact_mbit",
+        kind: Kind::Number { min: 1, max: 100_000 },
+        default: "2",
+        help: "what each of your contacts gets of it, in Mbit/s",
+    },
+    Key {
+        name: "relay.month_gib",
+        kind: Kind::Number { min: 0, max: 1_000_000 },
+        default: "0",
+        help: "the most that is relayed in a month, in GiB; afterwards people are only introduced to each other; 0 is no limit",
+    },
+    Key {
+        name: "relay.tcp_ports",
+        kind: Kind::Ports,
+        default: "443, 0",
+        help: "TCP ports for people whose network blocks UDP, if you relay; 0 is the number of the UDP port",
     },
     Key {
         name: "log.level",
@@ -44,6 +75,17 @@ pub(crate) const KEYS: &[Key] = &[
 
 /// How like a name must be to be suggested (Jaro-Winkler, 0 to 1): below this the suggestion is a wild guess.
 const LIKENESS_MIN: f64 = 0.75;
+
+/// TCP ports of a relay: each is a socket for each address of ours, and nobody needs more than these.
+const PORTS_MAX: usize = 4;
+
+/// Relays in the settings: two are used, and more only stand by for them.
+const RELAYS_MAX: usize = 8;
+
+/// The items of a value that lists several.
+pub(super) fn items(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
 
 /// One setting.
 #[derive(Debug)]
@@ -62,6 +104,14 @@ pub(crate) enum Kind {
     Port,
     Path,
     OneOf(&'static [&'static str]),
+    Number {
+        min: u32,
+        max: u32,
+    },
+    /// Several, with commas between them.
+    Ports,
+    /// Several, with commas between them.
+    Relays,
 }
 
 impl Key {
@@ -84,6 +134,25 @@ impl Key {
             Kind::Path => Err("it takes a path, and a path has no NUL in it".to_owned()),
             Kind::OneOf(choices) if choices.contains(&value) => Ok(()),
             Kind::OneOf(choices) => Err(format!("it takes one of: {}", choices.join(", "))),
+            Kind::Number { min, max } => match value.parse::<u32>() {
+                Ok(number) if (*min..=*max).contains(&number) => Ok(()),
+                Ok(_) | Err(_) => Err(format!("it takes a number from {min} to {max}")),
+            },
+            Kind::Ports => {
+                let ports: Result<Vec<u16>, _> = items(value).map(str::parse).collect();
+                match ports {
+                    Ok(ports) if ports.len() <= PORTS_MAX => Ok(()),
+                    Ok(_) | Err(_) => Err(format!("it takes at most {PORTS_MAX} ports: 443, 0")),
+                }
+            }
+            Kind::Relays => {
+                let relays: Result<Vec<RelayAt>, _> = items(value).map(str::parse).collect();
+                let relays = relays.map_err(|error| error.to_string())?;
+                if relays.len() > RELAYS_MAX {
+                    return Err(format!("it takes at most {RELAYS_MAX} relays, and two are used at a time"));
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -32,8 +32,6 @@ const LOOKUP_RETRY: Duration = Duration::from_secs(60);
 pub(super) enum Input {
     /// A relay that may be used, and where it is.
     Known(PeerId, std::net::IpAddr),
-    /// It must not be used any more.
-    Forgotten(PeerId),
     Connected(PeerId, Duration),
     Lost(PeerId),
     Leased(PeerId, Duration),
@@ -66,7 +64,6 @@ fn hand(keeper: &mut LeaseKeeper, input: Input) {
     tracing::trace!(?input, "about a relay");
     match input {
         Input::Known(relay, address) => keeper.handle_known(now(), relay, address, None),
-        Input::Forgotten(relay) => keeper.handle_forgotten(now(), relay),
         Input::Connected(relay, rtt) => keeper.handle_connected(now(), relay, rtt),
         Input::Lost(relay) => keeper.handle_lost(now(), relay),
         Input::Leased(relay, lasts) => {
