@@ -71,6 +71,8 @@ pub struct PeerSnapshot {
     pub state: PeerState,
     /// The path, while connected.
     pub path: Option<PathInfo>,
+    /// Who carries the path, if it goes through a relay.
+    pub relay: Option<PeerId>,
     /// How long it has been connected.
     pub connected_for: Option<Duration>,
     /// Connections that stand: more than one only for a while after a simultaneous dial or a restart.
@@ -211,14 +213,17 @@ impl Node {
         let stream = opened.channel.into_stream().ok_or(OpenError::Misuse("ping is a stream"))?;
         let rtts = ping::send_pings(stream, count.min(PINGS_MAX), interval).await;
         let live = self.context().registry.existing(&peer).and_then(|handle| handle.live());
-        Ok(Pings { path: live.and_then(|live| live.connection.path()), rtts })
+        let connection = live.as_ref().map(|live| &live.connection);
+        let relay = connection.and_then(|connection| self.context().relays.relay_of(connection.way()?));
+        Ok(Pings { path: connection.and_then(Connection::path), relay, rtts })
     }
 
     /// What is known of every peer that has a task now, by PeerId.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {
         let peers = self.context().registry.all();
-        peers.into_iter().map(|(peer, handle)| snapshot(peer, handle.status())).collect()
+        let relays = &self.context().relays;
+        peers.into_iter().map(|(peer, handle)| snapshot(peer, handle.status(), relays)).collect()
     }
 
     /// Tells of connections that come and go from now on, until the shutdown closes the channel. A reader that falls behind
@@ -327,7 +332,7 @@ impl Node {
     }
 }
 
-fn snapshot(peer: PeerId, status: crate::peer::Status) -> PeerSnapshot {
+fn snapshot(peer: PeerId, status: crate::peer::Status, relays: &Relays) -> PeerSnapshot {
     let connection = status.live.as_ref().map(|live| &live.connection);
     let traffic = connection.map(Connection::traffic).unwrap_or_default();
     let (streams, flows) = status.live.as_ref().map(|live| live.leases.held()).unwrap_or_default();
@@ -335,6 +340,7 @@ fn snapshot(peer: PeerId, status: crate::peer::Status) -> PeerSnapshot {
         peer,
         state: status.state,
         path: connection.and_then(Connection::path),
+        relay: connection.and_then(|connection| relays.relay_of(connection.way()?)),
         connected_for: connection.map(Connection::age),
         connections: status.connections,
         streams,

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use p2pos_identity::PeerId;
 use p2pos_transport::{PathInfo, RecvStream, SendStream};
 use tokio::time::{Instant, timeout};
 
@@ -22,6 +23,8 @@ const PING_BYTES: usize = 8;
 pub struct Pings {
     /// The path they took.
     pub path: Option<PathInfo>,
+    /// Who carries the path, if it goes through a relay.
+    pub relay: Option<PeerId>,
     /// One round trip for each ping; `None` where no answer came in time.
     pub rtts: Vec<Option<Duration>>,
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     error::{Lost, SendDatagramError},
-    path::PathInfo,
+    path::{PathInfo, Way},
     socket::Shared,
     stream::{RecvStream, SendStream, quic_code},
     tuning::Reach,
@@ -134,10 +134,21 @@ impl Connection {
     /// The path in use: the first that is available for data.
     #[must_use]
     pub fn path(&self) -> Option<PathInfo> {
+        let (way, rtt) = self.in_use()?;
+        Some(PathInfo::new(way, rtt))
+    }
+
+    /// Where the path in use leads.
+    #[must_use]
+    pub fn way(&self) -> Option<Way> {
+        Some(self.in_use()?.0)
+    }
+
+    fn in_use(&self) -> Option<(Way, Duration)> {
         let mut open = (0..PATH_IDS_LOOKED_AT).filter_map(|id| self.inner.path(PathId::from(id)));
         let path =
             open.find(|path| path.status().is_ok_and(|status| status == noq::PathStatus::Available))?;
-        Some(PathInfo::new(self.shared.way_of(path.remote_address().ok()?), path.stats().rtt))
+        Some((self.shared.way_of(path.remote_address().ok()?), path.stats().rtt))
     }
 
     /// Makes the peer answer something, which proves it alive or, after its restart, brings a stateless reset.

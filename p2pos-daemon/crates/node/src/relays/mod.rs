@@ -273,9 +273,12 @@ impl Relays {
         }
     }
 
-    /// The relay of a way.
-    pub(crate) fn relay_of(&self, fake: FakeAddr) -> Option<PeerId> {
-        self.flows.relay_of(fake)
+    /// The relay of a way, if it leads through one; a TCP connection with a relay itself is nobody else's.
+    pub(crate) fn relay_of(&self, way: Way) -> Option<PeerId> {
+        match way {
+            Way::Relay { fake, .. } | Way::TcpRelay { fake, .. } => self.flows.relay_of(fake),
+            Way::Direct(_) | Way::Guess { .. } | Way::Gone(_) => None,
+        }
     }
 
     /// Follows a change of the network.
