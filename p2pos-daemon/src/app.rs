@@ -11,6 +11,7 @@ mod ending;
 mod logging;
 mod people;
 mod reach;
+mod relay;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@ mod netcheck;
 mod output;
 mod ping;
 mod plugins;
+mod relay;
 mod render;
 mod settings;
 mod table;
@@ -28,9 +29,9 @@ use clap_complete::Shell;
 use p2pos_control::{Client, Document, Failure, Request};
 use tokio::runtime;
 
-use self::args::{Command, CommandLine, Demo, Up};
+use self::args::{Command, CommandLine, Demo, Relay, Up};
 pub(crate) use self::output::Output;
-pub(crate) use self::units::micros;
+pub(crate) use self::units::{micros, month};
 use crate::paths::{Paths, Surroundings};
 use crate::vigil::{self, Pulse};
 use crate::{app, demo};
@@ -83,6 +84,7 @@ fn done(line: CommandLine, output: Output) -> Result<(), Failure> {
         Command::Ping(ping) => on_runtime(ping::run(&context, ping)),
         Command::Explain { peer } => on_runtime(context.show(Request::Explain { who: peer })),
         Command::Netcheck => on_runtime(context.show(Request::Netcheck)),
+        Command::Relay(Relay::Status) => on_runtime(context.show(Request::RelayStatus)),
         Command::Config(command) => settings::run(&context, command),
         Command::Demo(Demo { peers, bytes, keep }) => {
             on_runtime(demo::run(demo::Orders { peers, bytes, keep }, context.output))

@@ -10,7 +10,7 @@ use p2pos_control::{
 };
 use p2pos_host::{CommandError, Host, LogLine, PluginId, PluginSnapshot, State, ToolGrants, ToolOpen};
 use p2pos_identity::PeerId;
-use p2pos_node::{Attempt, AttemptOutcome, Node, OpenError, PathInfo, PeerSnapshot};
+use p2pos_node::{Attempt, AttemptOutcome, Node, OpenError, PeerSnapshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::debug;
@@ -18,6 +18,7 @@ use tracing::debug;
 use super::documents::{approval, log_line, micros, peer_status, plugin_detail, plugin_row};
 use super::people::People;
 use super::reach::{explained, netcheck};
+use super::relay::relay_detail;
 use super::udp_port;
 use crate::bridge::Bridge;
 use crate::config::nearest;
@@ -63,6 +64,10 @@ impl Handler for Answers {
             Request::Tool { what } => self.tool(what),
             Request::Explain { who } => self.explain(&who),
             Request::Netcheck => Ok(Document::Netcheck(Box::new(netcheck(&self.parts.node.network())))),
+            Request::RelayStatus => {
+                let detail = relay_detail(&self.parts.node.relays(), |peer| self.parts.people.petname(peer));
+                Ok(Document::Relay(Box::new(detail)))
+            }
             Request::Ping { who, count, interval_ms } => self.ping(&who, count, interval_ms, items).await,
         }
     }
@@ -97,23 +102,19 @@ impl Answers {
             plugins: count(plugins.len()),
             plugins_running: count(plugins.iter().filter(is_running).count()),
             contacts: count(self.parts.people.count()),
-            peers: peers.iter().map(|peer| self.peer(peer, &peers)).collect(),
+            peers: peers.iter().map(|peer| self.peer(peer)).collect(),
         }
     }
 
-    fn peer(&self, peer: &PeerSnapshot, peers: &[PeerSnapshot]) -> PeerStatus {
+    fn peer(&self, peer: &PeerSnapshot) -> PeerStatus {
         let explanation = self.parts.node.explain(&peer.peer);
-        let relay = peer.path.as_ref().and_then(|path| self.relay_of(path, peers));
+        let relay = peer.relay.map(|relay| self.name(&relay));
         peer_status(peer, self.parts.people.petname(&peer.peer), relay, explanation.as_ref())
     }
 
-    /// The relay of a path by the name that the user knows: whoever of our peers is at the address that carries it.
-    fn relay_of(&self, path: &PathInfo, peers: &[PeerSnapshot]) -> Option<String> {
-        let is_there = |other: &&PeerSnapshot| {
-            other.path.is_some_and(|way| !way.kind.is_relayed() && way.remote.ip() == path.remote.ip())
-        };
-        let relay = peers.iter().filter(|_| path.kind.is_relayed()).find(is_there)?.peer;
-        Some(self.parts.people.petname(&relay).unwrap_or_else(|| relay.to_string()))
+    /// The user's name for somebody, or the PeerId.
+    fn name(&self, peer: &PeerId) -> String {
+        self.parts.people.petname(peer).unwrap_or_else(|| peer.to_string())
     }
 
     fn explain(&self, who: &str) -> Result<Document, Failure> {
@@ -125,7 +126,7 @@ impl Answers {
                 .next(format!("try it: p2pos ping {who}")));
         };
         let explanation = self.parts.node.explain(&peer);
-        let relay = snapshot.path.as_ref().and_then(|path| self.relay_of(path, &peers));
+        let relay = snapshot.relay.map(|relay| self.name(&relay));
         let explained = explained(snapshot, explanation.as_ref(), &self.parts.node.network());
         Ok(Document::Explain(Box::new(Explained { petname, relay, ..explained })))
     }
@@ -300,9 +301,7 @@ impl Answers {
             times.extend(rtt.map(micros));
             let answered = rtt.and(pings.path.as_ref());
             let path = answered.map(|path| path.kind.to_string());
-            let relay = answered
-                .filter(|path| path.kind.is_relayed())
-                .and_then(|path| self.relay_of(path, &self.parts.node.peers()));
+            let relay = answered.and(pings.relay).map(|relay| self.name(&relay));
             let why = if rtt.is_none() { "no answer in time".to_owned() } else { String::new() };
             let round = PingRound { seq, rtt_us: rtt.map(micros), path, relay, why };
             items.send(Document::PingRound(round)).await.map_err(|gone| Failure::failed(gone.to_string()))?;

@@ -52,6 +52,9 @@ pub(crate) enum Command {
     },
     /// Show what is known of your own network: UDP, IPv4 and IPv6, what your router does and what it said
     Netcheck,
+    /// Relay for others, and be called through others' relays
+    #[command(subcommand)]
+    Relay(Relay),
     /// Read and change settings
     #[command(subcommand)]
     Config(Config),
@@ -236,6 +239,12 @@ pub(crate) struct Ping {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Relay {
+    /// Show for whom you relay and how much, and at which relays you can be called, with the address to give to friends
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Print one setting, or all of them with where each comes from
     Get {
@@ -318,6 +327,7 @@ impl CommandLine {
             Command::Ping(_) => "ping",
             Command::Explain { .. } => "explain",
             Command::Netcheck => "netcheck",
+            Command::Relay(Relay::Status) => "relay status",
             Command::Config(command) => match command {
                 Config::Get { .. } => "config get",
                 Config::Set { .. } => "config set",

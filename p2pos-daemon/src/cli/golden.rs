@@ -8,8 +8,8 @@ use std::{env, fs};
 use p2pos_control::{
     CheckReport, Contact, ContactList, DemoChat, DemoPath, DemoReport, DemoRoundTrip, DemoTransfer,
     DialAttempt, Document, Done, Exit, Explained, Failure, Family, Identity, Known, LogLine, NatSide,
-    Netcheck, PeerStatus, PingReport, PingRound, PluginDetail, PluginList, PluginRow, Problem, RouterAnswer,
-    Setting, Settings, Status, TimelineEntry,
+    Netcheck, PeerStatus, PingReport, PingRound, PluginDetail, PluginList, PluginRow, Problem, RelayDetail,
+    RelayDrop, RelayLease, RelayShare, RelayUser, RouterAnswer, Setting, Settings, Status, TimelineEntry,
 };
 
 use super::render::render;
@@ -73,6 +73,9 @@ fn samples() -> Vec<(&'static str, Document)> {
         ("explain-unreached", Document::Explain(Box::new(unreached()))),
         ("netcheck", Document::Netcheck(Box::new(netcheck()))),
         ("netcheck-unknown", Document::Netcheck(Box::new(unchecked()))),
+        ("relay", Document::Relay(Box::new(relay()))),
+        ("relay-contacts", Document::Relay(Box::new(relay_for_contacts()))),
+        ("relay-off", Document::Relay(Box::new(relay_off()))),
         ("ping", Document::Ping(ping(3))),
         ("ping-none", Document::Ping(ping(0))),
         ("config", Document::Config(settings())),
@@ -350,6 +353,79 @@ fn unchecked() -> Netcheck {
     };
     let ipv6 = Family { addresses: Vec::new(), ..family() };
     Netcheck { ipv4: family(), ipv6, keepalive_s: 15, ..Netcheck::default() }
+}
+
+fn relay() -> RelayDetail {
+    let user = |peer_id: &str, petname: Option<&str>, has_lease, flows, bytes| RelayUser {
+        peer_id: peer_id.into(),
+        petname: petname.map(str::to_owned),
+        has_lease,
+        flows,
+        day_bytes: bytes / 2,
+        bytes,
+    };
+    let lease = |petname: &str, flows, address: Option<String>| RelayLease {
+        peer_id: BO.into(),
+        petname: Some(petname.into()),
+        flows,
+        address,
+    };
+    RelayDetail {
+        mode: "community".into(),
+        contact_leases: 2,
+        community_leases: 7,
+        flows: 5,
+        introductions: 1,
+        day_bytes: 35_651_584,
+        month_bytes: 53_687_091_200,
+        month_bytes_max: Some(107_374_182_400),
+        forwarded_bytes: 71_303_168,
+        forwarded_packets: 61_022,
+        community: RelayShare {
+            source_bytes_per_s: 64_000,
+            flow_bytes_per_s: 32_000,
+            day_bytes_max: Some(67_108_864),
+            leases_max: 32,
+            flows_max: 16,
+            source_flows_max: 4,
+        },
+        dropped: vec![
+            RelayDrop { why: "flow rate".into(), packets: 120 },
+            RelayDrop { why: "replayed".into(), packets: 2 },
+        ],
+        users: vec![
+            user(BO, Some("bo"), true, 2, 35_651_584),
+            user(ME, Some(HOSTILE), false, 1, 900),
+            user(ME, None, true, 0, 0),
+        ],
+        users_left_out: 12,
+        callable_at: vec![
+            lease("mira", 1, Some(format!("relay:{BO}@203.0.113.9:443/00112233445566778899aabbccddeeff"))),
+            lease("ada", 0, None),
+        ],
+        ..relay_for_contacts()
+    }
+}
+
+/// Nobody has asked for anything yet.
+fn relay_for_contacts() -> RelayDetail {
+    RelayDetail {
+        mode: "contacts".into(),
+        total_bytes_per_s: 2_500_000,
+        contacts: RelayShare {
+            source_bytes_per_s: 250_000,
+            flow_bytes_per_s: 250_000,
+            day_bytes_max: None,
+            leases_max: 128,
+            flows_max: 128,
+            source_flows_max: 16,
+        },
+        ..RelayDetail::default()
+    }
+}
+
+fn relay_off() -> RelayDetail {
+    RelayDetail { mode: "off".into(), ..relay_for_contacts() }
 }
 
 fn ping(received: u32) -> PingReport {

@@ -9,7 +9,7 @@ use p2pos_control::{
     CheckReport, Contact, ContactList, Document, Identity, LogLine, PingReport, PingRound, PluginDetail,
     PluginList, Settings, Status,
 };
-use p2pos_identity::Untrusted;
+use p2pos_identity::{PeerId, Untrusted};
 
 use super::table::Table;
 use super::units::{clock, duration_s, micros, plural};
@@ -37,6 +37,7 @@ pub(crate) fn render(document: &Document) -> String {
         Document::Ping(report) => ping(report),
         Document::Explain(explained) => super::explain::render(explained),
         Document::Netcheck(netcheck) => super::netcheck::render(netcheck),
+        Document::Relay(detail) => super::relay::render(detail),
         Document::Config(settings) => self::settings(settings),
         Document::Demo(report) => demo::render(report),
         Document::Error(failure) => format!("{}\n", Untrusted(&failure.message)),
@@ -175,7 +176,11 @@ pub(super) fn way(path: Option<&str>, relay: Option<&str>) -> String {
     match (path, relay) {
         (None, _) => "-".to_owned(),
         (Some(path), None) => path.to_owned(),
-        (Some(path), Some(relay)) => format!("{path} by {relay}"),
+        (Some(path), Some(relay)) => match relay.parse::<PeerId>() {
+            // Nobody reads sixty letters in a table; `--json` has them.
+            Ok(relay) => format!("{path} by {}", relay.short()),
+            Err(_) => format!("{path} by {relay}"),
+        },
     }
 }
 

@@ -21,6 +21,29 @@ pub(crate) fn micros(us: u64) -> String {
     }
 }
 
+/// `512 B`, `1.2 KiB`, `34.0 MiB`, `1.5 GiB`: one digit behind the point, cut and not rounded, so that a limit that is nearly
+/// reached does not look reached.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let (unit, shift) = match bytes {
+        0..1_024 => return format!("{bytes} B"),
+        1_024..1_048_576 => ("KiB", 10),
+        1_048_576..1_073_741_824 => ("MiB", 20),
+        _ => ("GiB", 30),
+    };
+    let tenths = ((bytes & ((1 << shift) - 1)) * 10) >> shift;
+    format!("{}.{tenths} {unit}", bytes >> shift)
+}
+
+/// `256 kbit/s`, `2 Mbit/s`, `2.5 Mbit/s`, of bytes a second: rates are spoken of in bits, as providers do.
+pub(crate) fn rate(bytes_per_s: u64) -> String {
+    let kbit = bytes_per_s.saturating_mul(8) / 1_000;
+    match (kbit, kbit % 1_000 / 100) {
+        (0..1_000, _) => format!("{kbit} kbit/s"),
+        (_, 0) => format!("{} Mbit/s", kbit / 1_000),
+        (_, tenths) => format!("{}.{tenths} Mbit/s", kbit / 1_000),
+    }
+}
+
 /// `1 error`, `2 errors`.
 pub(crate) fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
@@ -31,6 +54,12 @@ pub(crate) fn clock(unix_s: u64) -> String {
     let (year, month, day) = civil(unix_s / 86_400);
     let second = unix_s % 86_400;
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+}
+
+/// `2026-11` of seconds since 1970.
+pub(crate) fn month(unix_s: u64) -> String {
+    let (year, month, _) = civil(unix_s / 86_400);
+    format!("{year:04}-{month:02}")
 }
 
 /// Year, month and day of a day since 1970, in the Gregorian calendar. Counts from 1 March of year 0, so that the
@@ -63,6 +92,26 @@ mod tests {
     fn round_trips_keep_three_digits() {
         for (us, text) in [(85, "85 us"), (1_250, "1.25 ms"), (999_999, "999.99 ms"), (2_100_000, "2.10 s")] {
             assert_eq!(micros(us), text);
+        }
+    }
+
+    #[test]
+    fn amounts_and_rates_take_the_unit_that_fits() {
+        let amounts = [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 KiB"),
+            (1_048_575, "1023.9 KiB"),
+            (35_651_584, "34.0 MiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ];
+        for (amount, text) in amounts {
+            assert_eq!(bytes(amount), text);
+        }
+        for (per_s, text) in
+            [(0, "0 kbit/s"), (32_000, "256 kbit/s"), (250_000, "2 Mbit/s"), (312_500, "2.5 Mbit/s")]
+        {
+            assert_eq!(rate(per_s), text);
         }
     }
 

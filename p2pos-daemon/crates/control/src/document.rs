@@ -5,6 +5,7 @@
 //! so that no script has to read prose. Refuses to know how they are laid out for people: that is the command line's.
 
 mod reach;
+mod relay;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::reach::{
     DialAttempt, Explained, Family, Known, NatSide, Netcheck, RouterAnswer, TimelineEntry,
 };
+pub use self::relay::{RelayDetail, RelayDrop, RelayLease, RelayShare, RelayUser};
 use crate::failure::Failure;
 
 /// One answer, named by its schema.
@@ -61,6 +63,9 @@ pub enum Document {
     /// What is known of our own network.
     #[serde(rename = "p2pos.netcheck/1")]
     Netcheck(Box<Netcheck>),
+    /// What is relayed for others, and where we can be called.
+    #[serde(rename = "p2pos.relay/1")]
+    Relay(Box<RelayDetail>),
     /// The settings and where each comes from.
     #[serde(rename = "p2pos.config/1")]
     Config(Settings),

@@ -22,8 +22,8 @@ pub use client::{Answers, CallError, Client, ConnectError, Step};
 pub use document::{
     CheckReport, Contact, ContactList, DemoChat, DemoPath, DemoReport, DemoRoundTrip, DemoTransfer,
     DialAttempt, Document, Done, Explained, Family, Identity, Known, LogLine, NatSide, Netcheck, PeerStatus,
-    PingReport, PingRound, PluginDetail, PluginList, PluginRow, Problem, RouterAnswer, Secret, Setting,
-    Settings, Status, TimelineEntry, ToolSession,
+    PingReport, PingRound, PluginDetail, PluginList, PluginRow, Problem, RelayDetail, RelayDrop, RelayLease,
+    RelayShare, RelayUser, RouterAnswer, Secret, Setting, Settings, Status, TimelineEntry, ToolSession,
 };
 pub use failure::{Exit, Failure};
 pub use request::{ContactRequest, Request};

@@ -84,6 +84,8 @@ pub enum Request {
     },
     /// What is known of our own network? Answer: `Netcheck`.
     Netcheck,
+    /// What is relayed for others, and where can we be called? Answer: `Relay`.
+    RelayStatus,
     /// Round trips to a peer, plugin-free. Items: `PingRound`, then `PingReport`.
     Ping {
         /// Petname or PeerId.
@@ -146,6 +148,7 @@ impl Request {
             | Self::PluginInfo { .. }
             | Self::Explain { .. }
             | Self::Netcheck
+            | Self::RelayStatus
             | Self::Tool { .. } => Some(QUICK),
             Self::PluginStop { .. } | Self::PluginDisable { .. } => Some(STOP),
             Self::PluginEnable { .. } | Self::PluginStart { .. } => Some(START),

@@ -7,7 +7,7 @@ use super::{
     account::Source,
     circuit::{Role, Seat},
 };
-use crate::{RelayMode, frame::Vni};
+use crate::{RelayMode, RelaySettings, frame::Vni};
 
 /// Bytes and packets forwarded; bytes with the frames' heads, as they went over the owner's line, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,6 +23,8 @@ pub struct Traffic {
 pub struct RelayStatus {
     /// For whom.
     pub mode: RelayMode,
+    /// Whom it gives how much, as its owner set it.
+    pub settings: RelaySettings,
     /// Going down.
     pub is_draining: bool,
     /// Leases held by contacts.
@@ -80,6 +82,7 @@ impl Service {
         let contact_leases = self.leases.values().filter(|held| held.asker.is_contact).count();
         RelayStatus {
             mode: self.settings.mode,
+            settings: self.settings,
             is_draining: self.drained_at.is_some(),
             contact_leases,
             community_leases: self.leases.len() - contact_leases,
