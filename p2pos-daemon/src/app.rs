@@ -1,7 +1,7 @@
 //! The daemon's life: what starts in which order, when it ends, and in which order that goes.
 //!
 //! Up: folders, lock, control socket, key, contacts, node, host (with the bridge as its network), bridge, answers,
-//! ready. Down: answers and control socket, plugins, connections, lock; every wait bounded. Each part gets what it needs
+//! ready. Down: answers and control socket, plugins and relay, connections, lock; every wait bounded. Each part gets what it needs
 //! as an argument and knows none of the others; this is the only file that sees them all. One thread runs everything
 //! (DESIGN section 11: +30 % on the hot path); what must not wait for a disk goes to the blocking pool.
 
@@ -9,6 +9,7 @@ mod answers;
 mod documents;
 mod ending;
 mod logging;
+mod month;
 mod people;
 mod reach;
 mod relay;
@@ -32,6 +33,7 @@ use tracing::{debug, info, warn};
 
 use self::answers::{Answers, Parts};
 use self::ending::Ending;
+use self::month::{MonthKeeper, MonthSoFar};
 use self::people::People;
 use crate::bridge::Bridge;
 use crate::cli::Output;
@@ -45,6 +47,11 @@ pub(crate) const GUARD_WORD: &str = "__guard";
 
 /// The host promises to have stopped every plugin within 15 s; beyond that something is wrong with the promise.
 const HOST_ENDS_WITHIN: Duration = Duration::from_secs(17);
+/// How long packets still pass after the relay's users were told to go elsewhere. They have kept another relay warm, and a
+/// move takes two seconds; it runs beside the end of the plugins, and is over at once where nobody is relayed.
+const RELAY_GRACE: Duration = Duration::from_secs(3);
+/// The relay ends within its grace by itself.
+const RELAY_ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// The node closes its connections within 2 s.
 const NODE_ENDS_WITHIN: Duration = Duration::from_secs(4);
 
@@ -89,6 +96,7 @@ struct Daemon {
     parts: Parts,
     bridge: JoinHandle<()>,
     control: JoinHandle<()>,
+    month: MonthKeeper,
     answers: Arc<Answers>,
     // Last: whoever sees the lock free must find everything else gone.
     _lock: Lock,
@@ -112,16 +120,18 @@ impl Daemon {
         node_config.port = config.port;
         node_config.asks_routers = config.asks_routers;
         node_config.policy = people.policy(config.strangers);
-        node_config.relay = config.relay.for_node(0);
+        let month = MonthSoFar::read(paths.relay_month_file());
+        node_config.relay = config.relay.for_node(month.bytes());
         let node = Node::start(node_config).map_err(|error| Failure::failed(error.to_string()))?;
         node.expect(people.everybody());
+        let month = month.keep(node.clone());
         let bridge = Bridge::new(node.clone(), people.contacts(), pulse);
         let host = start_host(paths, config, &node, Arc::clone(&bridge)).await?;
         let parts = Parts { people, node, host, bridge: Arc::clone(&bridge) };
         let bridge = tokio::spawn(bridge.run(parts.host.clone()));
         let answers = Arc::new(Answers::new(parts.clone(), paths));
         let control = tokio::spawn(server.serve(Arc::clone(&answers)));
-        Ok(Self { parts, bridge, control, answers, _lock: lock })
+        Ok(Self { parts, bridge, control, month, answers, _lock: lock })
     }
 
     /// For people a line, for programs the status, for the service manager its own word.
@@ -144,7 +154,11 @@ impl Daemon {
         // Nobody may ask any more; its file goes with it.
         self.control.abort();
         drop(self.control.await);
-        within("the plugins", HOST_ENDS_WITHIN, self.parts.host.shutdown()).await;
+        tokio::join!(
+            within("the plugins", HOST_ENDS_WITHIN, self.parts.host.shutdown()),
+            within("the relay's users", RELAY_ENDS_WITHIN, self.parts.node.drain_relay(RELAY_GRACE)),
+        );
+        self.month.end().await;
         within("the connections", NODE_ENDS_WITHIN, self.parts.node.shutdown()).await;
         // Both sides that it joined are gone; what is left of it waits for neither.
         self.bridge.abort();

@@ -105,6 +105,11 @@ impl Paths {
     pub(crate) fn contacts_file(&self) -> PathBuf {
         self.data_dir.join("contacts.redb")
     }
+
+    /// How much the relay forwarded this month.
+    pub(crate) fn relay_month_file(&self) -> PathBuf {
+        self.data_dir.join("relay-month")
+    }
 }
 
 #[cfg(test)]
