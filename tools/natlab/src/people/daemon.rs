@@ -1,7 +1,6 @@
 //! A real daemon in a namespace: the program that users run, started, asked over its control socket, ended with its owner.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +9,7 @@ use std::{env, io};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use p2pos_control::{Client, ConnectError, ContactRequest, Document, Request};
-use p2pos_identity::PeerId;
+use p2pos_identity::{KeyFile, PeerId};
 use tokio::time::{Instant, sleep};
 
 use crate::lab::Lab;
@@ -76,20 +75,39 @@ pub struct Daemon {
     stdin: Option<ChildStdin>,
 }
 
+/// A folder with a fresh identity in it: somebody whom others may know before the daemon starts.
+#[derive(Debug)]
+pub struct Home {
+    /// Its owner.
+    pub peer_id: PeerId,
+    name: String,
+    path: PathBuf,
+}
+
+impl Home {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn make(lab: &Lab, name: &str) -> Result<Self> {
+        let path = lab.folder().join(format!("d{}", LAST_NUMBER.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        let (key, _) = KeyFile::load_or_create(&path)?;
+        Ok(Self { peer_id: key.peer_id(), name: name.to_owned(), path })
+    }
+}
+
 impl Daemon {
-    /// Starts one with a fresh identity, and waits until it answers. Settings are those of the environment: `P2POS_NETWORK_PORT`.
+    /// Starts the one that lives there, and waits until it answers. Settings are those of the environment: `P2POS_NETWORK_PORT`.
     ///
     /// # Errors
     /// It does not start; the error quotes its log.
     pub async fn start(
         program: &Program,
-        lab: &Lab,
+        Home { peer_id, name, path: home }: Home,
         at: &Namespace,
-        name: &str,
         settings: &[(&str, &str)],
     ) -> Result<Self> {
-        let home = lab.folder().join(format!("d{}", LAST_NUMBER.fetch_add(1, Ordering::Relaxed)));
-        fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
         let log = File::create(home.join("log"))?;
         let mut command = Command::new(&program.path);
         command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", &home);
@@ -98,15 +116,14 @@ impl Daemon {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let mut child = at.spawn(&mut command)?;
         let stdin = child.stdin.take().context("its stdin was asked for")?;
-        // The peer id of a daemon that has not answered yet is nobody's; it is set before anybody sees this.
-        let (peer_id, port) = match ready(&home, &mut child).await {
-            Ok(answer) => answer,
+        let port = match ready(&home, &mut child).await {
+            Ok(port) => port,
             Err(error) => {
                 child.kill().and_then(|()| child.wait()).ok();
                 return Err(error.context(format!("daemon {name}: {}", last_words(&home))));
             }
         };
-        Ok(Self { name: name.to_owned(), peer_id, port, home, child, stdin: Some(stdin) })
+        Ok(Self { name, peer_id, port, home, child, stdin: Some(stdin) })
     }
 
     /// A connection to its control socket.
@@ -131,10 +148,32 @@ impl Daemon {
     ///
     /// # Errors
     /// The daemon said no.
-    pub async fn knows(&self, who: &Self, addresses: &[SocketAddr]) -> Result<()> {
-        let addresses = addresses.iter().map(ToString::to_string).collect();
-        let (peer_id, petname) = (who.peer_id.to_string(), who.name.clone());
+    pub async fn knows(&self, who: &Self, addresses: &[String]) -> Result<()> {
+        self.knows_of(&who.peer_id, &who.name, addresses).await
+    }
+
+    /// The same with somebody whose daemon does not run yet.
+    ///
+    /// # Errors
+    /// The daemon said no.
+    pub async fn expects(&self, who: &Home) -> Result<()> {
+        self.knows_of(&who.peer_id, &who.name, &[]).await
+    }
+
+    async fn knows_of(&self, who: &PeerId, name: &str, addresses: &[String]) -> Result<()> {
+        let (peer_id, petname, addresses) = (who.to_string(), name.to_owned(), addresses.to_vec());
         self.ask(Request::Contacts(ContactRequest::Add { peer_id, petname, addresses })).await.map(drop)
+    }
+
+    /// The addresses at which it can be called through relays, as people pass them on.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn callable_at(&self) -> Result<Vec<String>> {
+        let Document::Relay(relay) = self.ask(Request::RelayStatus).await? else {
+            bail!("daemon {} answers oddly about relays", self.name);
+        };
+        Ok(relay.callable_at.into_iter().filter_map(|lease| lease.address).collect())
     }
 
     /// Whether a peer's daemon answers. A side effect is a connection.
@@ -196,8 +235,8 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits until it answers, and gives who it is and its port.
-async fn ready(home: &std::path::Path, child: &mut Child) -> Result<(PeerId, u16)> {
+/// Waits until it answers, and gives its port.
+async fn ready(home: &std::path::Path, child: &mut Child) -> Result<u16> {
     let give_up = Instant::now() + READY_WITHIN;
     loop {
         match Client::connect(&home.join("run/control.sock")).await {
@@ -205,7 +244,7 @@ async fn ready(home: &std::path::Path, child: &mut Child) -> Result<(PeerId, u16
                 let Document::Status(status) = client.call(Request::Status).await? else {
                     bail!("it answers status oddly");
                 };
-                return Ok((status.peer_id.parse().context("its peer id")?, status.udp_port));
+                return Ok(status.udp_port);
             }
             Err(ConnectError::NotRunning(_)) => {}
             Err(error) => return Err(error.into()),

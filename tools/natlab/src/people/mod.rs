@@ -7,6 +7,6 @@ mod daemon;
 mod plugin;
 mod world;
 
-pub use self::daemon::{Daemon, Path, Program};
+pub use self::daemon::{Daemon, Home, Path, Program};
 pub use self::plugin::{Plugin, echo_back};
 pub use self::world::{Person, World};

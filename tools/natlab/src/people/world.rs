@@ -1,14 +1,15 @@
 //! A small world: the Internet, a relay and two observers on it, and whoever moves in.
 //!
-//! How people come to know each other stands here and nowhere else ([`World::introduce`]): today by typing addresses.
+//! How people come to know each other stands here and nowhere else ([`World::introduce`]): they tell each other the addresses at which
+//! anybody reaches them, if there are any, and at which relay they can be called.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::daemon::{Daemon, Program};
+use super::daemon::{Daemon, Home, Program};
 use super::plugin::Plugin;
 use crate::lab::{BuiltSite, Lab, Landmark};
 use crate::topology::{Kind, Site};
@@ -17,6 +18,18 @@ use crate::wire::Link;
 
 /// The relay's port, UDP and TCP: the one that is let out last.
 const RELAY_PORT: &str = "443";
+/// What the relay's settings are: it knows everybody, and nobody waits for its rates.
+const RELAY_SETTINGS: &[(&str, &str)] = &[
+    ("P2POS_RELAY_MODE", "contacts"),
+    ("P2POS_NETWORK_PORT", RELAY_PORT),
+    ("P2POS_RELAY_CONTACT_MBIT", "1000"),
+    ("P2POS_RELAY_TOTAL_MBIT", "10000"),
+    ("P2POS_RELAY_TCP_PORTS", RELAY_PORT),
+];
+/// How long a newcomer may take to be callable: where UDP is blocked, that is found out first.
+const CALLABLE_WITHIN: Duration = Duration::from_secs(15);
+/// How often we look whether it is.
+const CALLABLE_POLL: Duration = Duration::from_millis(20);
 /// A newcomer's first words to the landmarks: where UDP is blocked nobody answers, and the test goes on without.
 const GREETING_WITHIN: Duration = Duration::from_secs(2);
 
@@ -59,12 +72,7 @@ impl World {
     /// The lab cannot be built, or a daemon does not start.
     pub async fn new(program: &Program) -> Result<Self> {
         let lab = Lab::new()?;
-        let relay = Known::settle(
-            &lab,
-            program,
-            "relay",
-            &[("P2POS_RELAY_MODE", "community"), ("P2POS_NETWORK_PORT", RELAY_PORT)],
-        );
+        let relay = Known::settle(&lab, program, "relay", RELAY_SETTINGS);
         let (relay, one, other) = tokio::try_join!(
             relay,
             Known::settle(&lab, program, "observer1", &[]),
@@ -109,11 +117,18 @@ impl World {
         let line = plan.line.or_else(|| self.line.map(|line| (line, line)));
         let site = self.lab.site(&Site { line, ..plan.clone() })?;
         watch::start(&site.host().namespace)?;
-        let daemon = Daemon::start(&self.program, &self.lab, &site.host().namespace, &plan.name, &[]).await?;
+        let relays = self.relay.addresses(plan.stack.has_v4(), plan.stack.has_v6());
+        let relay_at =
+            relays.first().map(|at| format!("{}@{at}", self.relay.daemon.peer_id)).unwrap_or_default();
+        let settings = [("P2POS_RELAY_USE", relay_at.as_str())];
+        let home = Home::make(&self.lab, &plan.name)?;
+        self.relay.daemon.expects(&home).await?;
+        let daemon = Daemon::start(&self.program, home, &site.host().namespace, &settings).await?;
         let plugin = Plugin::at(&daemon).await?;
         plugin.serve_echo().await?;
         for known in self.landmarks() {
-            daemon.knows(&known.daemon, &known.addresses(plan.stack.has_v4(), plan.stack.has_v6())).await?;
+            let addresses = known.addresses(plan.stack.has_v4(), plan.stack.has_v6());
+            daemon.knows(&known.daemon, &texts(&addresses)).await?;
         }
         let [relay, one, other] = self.landmarks();
         let greetings = async {
@@ -132,13 +147,37 @@ impl World {
         Ok(Person { plugin, daemon, site, kind: None })
     }
 
-    /// Makes two people know each other as their users would: `a` gets the addresses of `b` that are good from anywhere.
+    /// Makes two people know each other as their users would: each gets the addresses of the other that are good from anywhere, and
+    /// where the other can be called.
     ///
     /// # Errors
-    /// A daemon said no.
+    /// A daemon said no, or cannot be called.
     pub async fn introduce(&self, a: &Person, b: &Person) -> Result<()> {
-        a.daemon.knows(&b.daemon, &b.open_addresses()).await?;
-        b.daemon.knows(&a.daemon, &a.open_addresses()).await
+        let (of_a, of_b) = tokio::try_join!(self.addresses_of(a), self.addresses_of(b))?;
+        a.daemon.knows(&b.daemon, &of_b).await?;
+        b.daemon.knows(&a.daemon, &of_a).await
+    }
+
+    async fn addresses_of(&self, person: &Person) -> Result<Vec<String>> {
+        let callable = async {
+            loop {
+                match person.daemon.callable_at().await?.into_iter().next() {
+                    Some(address) => return anyhow::Ok(address),
+                    None => sleep(CALLABLE_POLL).await,
+                }
+            }
+        };
+        let through_relay = timeout(CALLABLE_WITHIN, callable).await;
+        let through_relay = through_relay.with_context(|| {
+            format!(
+                "{} cannot be called through the relay: {}",
+                person.daemon.name,
+                person.daemon.last_words()
+            )
+        })??;
+        let mut addresses = texts(&person.open_addresses());
+        addresses.push(through_relay);
+        Ok(addresses)
     }
 
     /// Whether an address is the relay's.
@@ -153,10 +192,14 @@ impl World {
     }
 }
 
+fn texts(addresses: &[SocketAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
 impl Known {
     async fn settle(lab: &Lab, program: &Program, name: &str, settings: &[(&str, &str)]) -> Result<Self> {
         let at = lab.landmark(name)?;
-        let daemon = Daemon::start(program, lab, &at.namespace, name, settings).await?;
+        let daemon = Daemon::start(program, Home::make(lab, name)?, &at.namespace, settings).await?;
         Ok(Self { at, daemon })
     }
 

@@ -124,6 +124,10 @@ pub(crate) async fn steer(
     let told = own.borrow().candidates.iter().map(|candidate| candidate.addr).collect();
     steering.tell_candidates(told);
     steering.tell_places();
+    // The peer's first word about our address mostly comes with the handshake's last packet, before anybody listens.
+    if let Some(external) = steering.paths.observed_addr() {
+        steering.observed(first.id, external);
+    }
     steering.run(events, own).await;
 }
 

@@ -15,6 +15,7 @@ use std::{
 
 use p2pos_identity::PeerId;
 use p2pos_transport::TcpRelay;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -98,13 +99,15 @@ pub(super) async fn listen(relays: Arc<Relays>, port: u16) {
 }
 
 fn bind(local: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = match local.ip() {
-        IpAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-        IpAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(local)?;
-    socket.listen(u32::try_from(LINES_MAX).unwrap_or(u32::MAX))
+    let socket = Socket::new(Domain::for_address(local), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if local.is_ipv6() {
+        // IPv4 has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&local.into())?;
+    socket.listen(i32::try_from(LINES_MAX).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
 }
 
 async fn accept(relays: Arc<Relays>, listener: TcpListener) {
