@@ -6,7 +6,9 @@
 //!
 //! Elsewhere than on Linux, nothing is found, and the callers go on without. Refuses to know: what the answer is good for.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use tokio::task::JoinSet;
 
 /// Hops looked at: own router, a second one, the provider's NAT, and one more.
 pub const HOPS_MAX: u8 = 4;
@@ -30,15 +32,34 @@ pub async fn router_at(_: u8, _: Ipv4Addr) -> Option<Ipv4Addr> {
     None
 }
 
-/// The routers on the way to `toward`, nearest first, up to [`HOPS_MAX`]; silent ones are `None`. Takes a second at most.
-pub async fn routers_toward(toward: Ipv4Addr) -> Vec<Option<Ipv4Addr>> {
-    let (first, second, third, fourth) = tokio::join!(
-        router_at(1, toward),
-        router_at(2, toward),
-        router_at(3, toward),
-        router_at(HOPS_MAX, toward)
-    );
-    vec![first, second, third, fourth]
+/// The routers on the way to `toward`, nearest first, up to [`HOPS_MAX`]; silent ones are `None`. Ends as soon as `is_enough`
+/// says so of those that are known without a gap; takes a second at most.
+///
+/// `gateway` is the first of them where the routing table tells. A home router sends few ICMP errors in a second, and those
+/// that its silent ports cost may be all of them. Cancel-safe.
+pub async fn routers_toward(
+    toward: Ipv4Addr,
+    gateway: Option<Ipv4Addr>,
+    is_enough: impl Fn(&[Option<Ipv4Addr>]) -> bool,
+) -> Vec<Option<Ipv4Addr>> {
+    let mut asked = JoinSet::new();
+    let mut known = BTreeMap::from_iter(gateway.map(|gateway| (1, Some(gateway))));
+    for ttl in 1..=HOPS_MAX {
+        if !known.contains_key(&ttl) {
+            asked.spawn(async move { (ttl, router_at(ttl, toward).await) });
+        }
+    }
+    loop {
+        let without_gap: Vec<_> = (1..=HOPS_MAX).map_while(|ttl| known.get(&ttl).copied()).collect();
+        if is_enough(&without_gap) {
+            return without_gap;
+        }
+        match asked.join_next().await {
+            Some(Ok((ttl, router))) => known.insert(ttl, router),
+            Some(Err(_)) => None,
+            None => return without_gap,
+        };
+    }
 }
 
 #[cfg(target_os = "linux")]

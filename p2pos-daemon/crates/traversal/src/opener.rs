@@ -200,13 +200,14 @@ pub fn opener_ttl(layers: Option<u8>) -> u8 {
 }
 
 /// Counts our NAT layers from who answered when a packet died after 1, 2, 3, ... hops (`None`: nobody). Routers with
-/// private or shared (RFC 6598) addresses are inside of the outermost NAT. `None` if no public router answered: then
-/// nobody knows where the inside ends.
+/// private or shared (RFC 6598) addresses are inside of the outermost NAT, and so are silent ones before anybody answered: an
+/// opener must pass them in any case. `None` if no public router answered: then nobody knows where the inside ends.
 #[must_use]
 pub fn layers_of(hops: &[Option<IpAddr>]) -> Option<u8> {
     let first_public = hops.iter().position(|hop| hop.is_some_and(|ip| !is_inside(ip)))?;
     let last_inside = hops[..first_public].iter().rposition(|hop| hop.is_some_and(is_inside));
-    let layers = last_inside.map_or(0, |index| index + 1);
+    let silent = hops.iter().take_while(|hop| hop.is_none()).count();
+    let layers = last_inside.map_or(silent, |index| index + 1);
     u8::try_from(layers).ok().filter(|layers| *layers <= LAYERS_MAX)
 }
 

@@ -7,13 +7,12 @@
 //! Refuses to know: peers by name, what is done with the picture.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
 use p2pos_connectivity::{
-    Gateway, HOPS_MAX, Mapper, MappingReport, MappingState, NetworkState, NetworkWatch, routers_toward,
-    worth_telling,
+    Gateway, Mapper, MappingReport, MappingState, NetworkState, NetworkWatch, routers_toward, worth_telling,
 };
 use p2pos_traversal::{
     Candidate, CandidateKind, CandidateSet, LoopbackPolicy, Scope,
@@ -224,17 +223,20 @@ impl Task {
         }
         if !self.are_hops_asked {
             self.are_hops_asked = true;
-            self.hops.spawn(async move {
-                let routers = timeout(HOPS_WAIT, routers_toward(from)).await.unwrap_or_default();
-                debug_assert!(routers.len() <= usize::from(HOPS_MAX), "no more hops than were asked for");
-                let routers: Vec<Option<IpAddr>> =
-                    routers.into_iter().map(|router| router.map(IpAddr::V4)).collect();
-                layers_of(&routers)
-            });
+            self.hops.spawn(count_routers(from, self.only_gateway()));
         }
         if let Some(mapper) = &self.mapper {
             mapper.observed(external.ip(), from).await;
         }
+    }
+
+    /// The first router on every way, if there is one only.
+    fn only_gateway(&self) -> Option<Ipv4Addr> {
+        let mut gateways = self.here.gateways.iter().filter_map(|gateway| match gateway.ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
+        gateways.next().filter(|_| gateways.next().is_none())
     }
 
     fn count_layers(&mut self, layers: Option<u8>) {
@@ -333,6 +335,16 @@ fn verified(mappings: &[MappingReport]) -> impl Iterator<Item = SocketAddr> {
         | MappingState::Absent { .. }
         | MappingState::Refused { .. } => None,
     })
+}
+
+/// How many translating routers stand before us, on the way to somebody.
+async fn count_routers(toward: Ipv4Addr, gateway: Option<Ipv4Addr>) -> Option<u8> {
+    let ips = |routers: &[Option<Ipv4Addr>]| -> Vec<Option<IpAddr>> {
+        routers.iter().map(|router| router.map(IpAddr::V4)).collect()
+    };
+    let is_enough = |routers: &[Option<Ipv4Addr>]| layers_of(&ips(routers)).is_some();
+    let routers = timeout(HOPS_WAIT, routers_toward(toward, gateway, is_enough)).await.ok()?;
+    layers_of(&ips(&routers))
 }
 
 async fn until_true(closed: &mut watch::Receiver<bool>) {

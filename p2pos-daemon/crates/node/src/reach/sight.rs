@@ -51,7 +51,10 @@ impl Activity {
 struct Seen {
     to_answer: u64,
     received: u64,
-    rtt: Duration,
+    /// The round trip at the last look: it changes with every answer, by whichever path that comes.
+    rtt: Option<Duration>,
+    /// The one that was told.
+    told_rtt: Duration,
 }
 
 /// What the last look saw, and when the next one is due.
@@ -97,7 +100,8 @@ impl Sight {
 /// What a look adds to what was seen before.
 fn difference(seen: &mut Seen, state: &PathState) -> impl Iterator<Item = PathEvent> + use<> {
     let has_asked = state.bytes_to_answer != seen.to_answer;
-    let has_heard = state.packets_received != seen.received;
+    let has_heard =
+        state.packets_received != seen.received || seen.rtt.is_some_and(|before| before != state.rtt);
     // Whatever was sent beside something heard is mostly what was answered. If it was not, QUIC sends it again, and then
     // nothing is heard. Acknowledgements must not count, or two watchdogs would wake each other for ever.
     let traffic = match (has_heard, has_asked) {
@@ -105,12 +109,13 @@ fn difference(seen: &mut Seen, state: &PathState) -> impl Iterator<Item = PathEv
         (false, true) => Some(PathEvent::Sent),
         (false, false) => None,
     };
-    let is_other_rtt = state.rtt.abs_diff(seen.rtt) > seen.rtt / RTT_CHANGE_DIVISOR;
+    let is_other_rtt = state.rtt.abs_diff(seen.told_rtt) > seen.told_rtt / RTT_CHANGE_DIVISOR;
     let rtt = (has_heard && is_other_rtt).then_some(PathEvent::Rtt(state.rtt));
     seen.to_answer = state.bytes_to_answer;
     seen.received = state.packets_received;
+    seen.rtt = Some(state.rtt);
     if rtt.is_some() {
-        seen.rtt = state.rtt;
+        seen.told_rtt = state.rtt;
     }
     [traffic, rtt].into_iter().flatten()
 }
@@ -146,6 +151,15 @@ mod tests {
         let rtt = PathEvent::Rtt(Duration::from_millis(10));
         assert_eq!(look(state(1, 1, 10)), [PathEvent::Heard { in_flight: false }, rtt]);
         assert_eq!(look(state(2, 2, 10)), [PathEvent::Heard { in_flight: false }]);
+    }
+
+    #[test]
+    fn an_answer_that_comes_by_another_path_is_heard() {
+        let mut seen = Seen::default();
+        let mut look = |state| difference(&mut seen, &state).collect::<Vec<_>>();
+        assert_eq!(look(state(1, 0, 10)), [PathEvent::Sent]);
+        let rtt = PathEvent::Rtt(Duration::from_millis(20));
+        assert_eq!(look(state(2, 0, 20)), [PathEvent::Heard { in_flight: false }, rtt]);
     }
 
     #[test]

@@ -79,13 +79,22 @@ pub(crate) async fn steer(
 ) {
     let paths = live.connection.paths();
     let Some(first) = paths.list().into_iter().next() else { return };
-    let events = paths.events();
+    let mut events = paths.events();
     if is_within_machine(first.way) {
         return;
     }
     let tier = tier_of(first.way);
+    let mut early = Vec::new();
     if tier.is_direct() {
-        tokio::time::sleep(SETTLE).await;
+        let hear = |external| {
+            if let Way::Direct(observer) = first.way {
+                reach.observed(observer, external, is_contact);
+            }
+        };
+        // The peer's first word about our address mostly comes with the handshake's last packet, before anybody listens.
+        paths.observed_addr().into_iter().for_each(hear);
+        let Some(kept) = settle(&mut events, hear).await else { return };
+        early = kept;
     }
     let role = if live.connection.is_initiator() { Role::Dialler } else { Role::Accepter };
     let allows_relay = relays.may_relay(live.connection.peer());
@@ -124,11 +133,29 @@ pub(crate) async fn steer(
     let told = own.borrow().candidates.iter().map(|candidate| candidate.addr).collect();
     steering.tell_candidates(told);
     steering.tell_places();
-    // The peer's first word about our address mostly comes with the handshake's last packet, before anybody listens.
-    if let Some(external) = steering.paths.observed_addr() {
-        steering.observed(first.id, external);
-    }
+    early.into_iter().for_each(|event| steering.path_event(event));
     steering.run(events, own).await;
+}
+
+/// Lets a new connection come to rest, so that one that ends at once costs no signals. What the peer says about our address
+/// is heard meanwhile: others may be waiting for it. Gives back what else happened; `None` if the connection ended.
+async fn settle(events: &mut PathEvents, hear: impl Fn(SocketAddr)) -> Option<Vec<PathEvent>> {
+    let settled = tokio::time::sleep(SETTLE);
+    tokio::pin!(settled);
+    let mut kept = Vec::new();
+    loop {
+        tokio::select! {
+            () = &mut settled => return Some(kept),
+            event = events.next() => match event? {
+                PathEvent::Observed { address, .. } => hear(address),
+                other @ (PathEvent::Opened(_)
+                | PathEvent::Abandoned { .. }
+                | PathEvent::PeerStatus { .. }
+                | PathEvent::Candidates
+                | PathEvent::Missed) => kept.push(other),
+            },
+        }
+    }
 }
 
 /// What one turn of the loop was woken by.

@@ -32,6 +32,9 @@ const PATH_IDS_AHEAD: u32 = 64;
 /// How often a path is looked at while an answer is awaited.
 const PULSE_LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// When a ping without an answer is repeated for the first time; then after twice as long each time.
+const PING_AGAIN_FIRST: Duration = Duration::from_millis(100);
+
 /// How long a new path waits for the ids that the peer has to send before it, and how often it looks. They come a round
 /// trip after the handshake, and a round trip after a path was closed.
 const IDS_AWAITED: Duration = Duration::from_secs(1);
@@ -310,18 +313,29 @@ impl Paths {
         path.ping().map_err(|_| PathError::Closed)
     }
 
-    /// Asks a path whether it lives: pings, and waits until anything is heard on it, `within` at the longest. Cancel-safe.
+    /// Asks a path whether it lives: pings, and again when nothing comes back, and waits until the path was heard of, `within` at
+    /// the longest. Cancel-safe.
+    ///
+    /// The answer to a ping may come by another path, as acknowledgements go where the peer likes (RFC 9000 has one path only,
+    /// multipath many). What it always does is to measure the round trip of the path that was pinged.
     pub async fn feel_pulse(&self, id: PathId, within: Duration) -> Pulse {
         let asked = Instant::now();
         let Some(before) = self.get(id).filter(|_| self.ping(id).is_ok()) else { return Pulse::Closed };
+        let mut ping_again = PING_AGAIN_FIRST;
         loop {
             sleep(PULSE_LOOK_EVERY.min(within)).await;
             match self.get(id) {
                 None => return Pulse::Closed,
-                Some(now) if now.packets_received > before.packets_received => {
+                Some(now) if now.packets_received > before.packets_received || now.rtt != before.rtt => {
                     return Pulse::Alive(asked.elapsed());
                 }
                 Some(_) if asked.elapsed() >= within => return Pulse::Silent,
+                Some(_) if asked.elapsed() >= ping_again => {
+                    ping_again *= 2;
+                    if self.ping(id).is_err() {
+                        return Pulse::Closed;
+                    }
+                }
                 Some(_) => {}
             }
         }

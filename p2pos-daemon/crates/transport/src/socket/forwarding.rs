@@ -2,7 +2,7 @@
 //! each family waits when a socket is full.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     mux::routes::Origin,
 };
 
-use super::{Shared, is_sendable, now, sender::send_run};
+use super::{Shared, is_sendable, lock, now, sender::send_run};
 
 impl Outlet for Shared {
     fn send_run(&self, to: SocketAddr, stride: usize, run: &[u8]) -> usize {
@@ -23,7 +23,8 @@ impl Outlet for Shared {
             return run.len();
         };
         let segment_size = (run.len() > stride).then_some(stride);
-        send_run(&family, &Transmit { destination: to, ecn: None, contents: run, segment_size, src_ip: None })
+        let src_ip = lock(&self.doors).of(to);
+        send_run(&family, &Transmit { destination: to, ecn: None, contents: run, segment_size, src_ip })
     }
 }
 
@@ -37,10 +38,17 @@ impl Shared {
         self.forwarder.get()
     }
 
-    /// Sends on what others want forwarded; how many bytes of the batch are left, at its front.
+    /// Notes that a remote spoke to our address `at`.
+    pub(super) fn note_door(&self, from: SocketAddr, at: Option<IpAddr>) {
+        if let Some(at) = at {
+            lock(&self.doors).note(from, at);
+        }
+    }
+
+    /// Sends on what others want forwarded, which came to `at` of ours; how many bytes of the batch are left, at its front.
     pub(super) fn forward_batch(
         self: &Arc<Self>,
-        from: SocketAddr,
+        (from, at): (SocketAddr, Option<IpAddr>),
         stride: usize,
         batch: &mut [u8],
     ) -> usize {
@@ -48,6 +56,7 @@ impl Shared {
         if !batch.chunks(stride.max(1)).any(|datagram| datagram[0] == p2pos_relay::FIRST_BYTE) {
             return batch.len();
         }
+        self.note_door(from, at);
         let has_flows = self.routes().has_flows();
         let is_ours = |frame: &[u8]| {
             let flow = has_flows.then(|| self.flow_of(Origin::Udp(from), frame)).flatten();

@@ -10,6 +10,7 @@
 //! addresses; this file holds what all share.
 
 mod counters;
+mod doors;
 mod families;
 mod family;
 mod forwarding;
@@ -34,6 +35,7 @@ use noq::{FourTuple, NetworkChangeHint, PathId};
 use p2pos_noise_quic::probe::StrangerFilter;
 use tokio::sync::{Notify, mpsc};
 
+use self::doors::Doors;
 use crate::{
     error::BindError,
     forward::Forwarder,
@@ -92,6 +94,8 @@ pub(crate) struct Shared {
     tcp_relays: AtomicU64,
     /// Set once, if this daemon may forward for others.
     forwarder: OnceLock<Arc<Forwarder>>,
+    /// From which of our addresses forwarded frames leave.
+    doors: Mutex<Doors>,
     /// Whether a task waits for the socket of a family, IPv4 first, to send what was forwarded.
     flushing: [AtomicBool; 2],
     /// noq's endpoint task, to be woken when there is another socket to read.
@@ -126,6 +130,7 @@ impl Shared {
             inbound,
             tcp_relays: AtomicU64::new(0),
             forwarder: OnceLock::new(),
+            doors: Mutex::default(),
             flushing: Default::default(),
             reader: Mutex::default(),
             alarm,
@@ -154,6 +159,7 @@ impl Shared {
     ///
     /// If dropped in between, the sockets are missing, which [`Shared::broken`] says.
     pub(crate) async fn rebuild(self: &Arc<Self>) -> Result<(), BindError> {
+        lock(&self.doors).forget();
         self.routes_mut().remove_guesses();
         let port = self.families().port();
         self.families_mut().take_down();
@@ -227,8 +233,11 @@ impl Shared {
         lock(&self.restraint).judge((to, packets), &self.window, now(), is_ours)
     }
 
-    /// Notes that QUIC packets came from a real address.
-    fn note_heard(&self, from: SocketAddr) {
+    /// Notes that QUIC packets came from a real address, to `at` of ours.
+    fn note_heard(&self, from: SocketAddr, at: Option<IpAddr>) {
+        if self.forwarder.get().is_some() {
+            self.note_door(from, at);
+        }
         lock(&self.restraint).note_heard(from, &self.window, now());
     }
 

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSliceMut},
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -124,7 +124,7 @@ impl Mux {
             return;
         }
         if entry.guess.is_none() {
-            meta.len = shared.forward_batch(from, meta.stride, &mut buf[..meta.len]);
+            meta.len = shared.forward_batch((from, meta.dst_ip), meta.stride, &mut buf[..meta.len]);
         }
         let guest = Guest { shared, entry, from };
         let ecn = meta.ecn;
@@ -139,17 +139,17 @@ impl Mux {
         let source = sifted.source.unwrap_or_else(|| mapped_address(from));
         meta.addr = source;
         if sifted.len > 0 && source == mapped_address(from) {
-            self.note_heard(from);
+            self.note_heard(from, meta.dst_ip);
         }
         // Which address of ours a relay or a guess socket uses is not noq's business.
         meta.dst_ip = if FakeAddr::of(source.ip()).is_some() { None } else { meta.dst_ip.map(mapped_ip) };
     }
 
     /// Notes that QUIC packets came straight from a real address: once in a window, as long as it is the only one.
-    fn note_heard(&mut self, from: SocketAddr) {
+    fn note_heard(&mut self, from: SocketAddr, at: Option<IpAddr>) {
         let noted = Some((from, self.shared.window.number()));
         if self.heard != noted {
-            self.shared.note_heard(from);
+            self.shared.note_heard(from, at);
             self.heard = noted;
         }
     }
