@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use p2pos_control::{Contact as ContactDocument, ContactList, ContactRequest, Document, Failure};
 use p2pos_discovery::PeerAddress;
-use p2pos_identity::{Contact, Contacts, ContactsError, ParsePeerIdError, PeerId, Trust, Untrusted};
+use p2pos_identity::{
+    Contact, Contacts, ContactsError, ParsePeerIdError, PeerId, RelayChoice, Trust, UnknownRelayChoice,
+    Untrusted,
+};
 
 use crate::config::nearest;
 
@@ -20,13 +23,20 @@ pub(crate) fn answer(book: &Contacts, request: ContactRequest) -> Result<Documen
             return Ok(Document::Contacts(ContactList { contacts }));
         }
         ContactRequest::Show { who } => find(book, &who)?,
-        ContactRequest::Add { peer_id, petname, addresses } => add(book, &peer_id, petname, addresses)?,
+        ContactRequest::Add { peer_id, petname, addresses, relay } => {
+            let relay = relay.as_deref().map(relay_choice).transpose()?.unwrap_or_default();
+            add(book, &peer_id, petname, (addresses, relay))?
+        }
         ContactRequest::Rename { who, petname } => {
             book.rename(&find(book, &who)?.peer, &petname).map_err(failed)?
         }
         ContactRequest::Addresses { who, addresses } => {
             check_addresses(&addresses)?;
             book.set_addresses(&find(book, &who)?.peer, addresses).map_err(failed)?
+        }
+        ContactRequest::Relay { who, relay } => {
+            let relay = relay_choice(&relay)?;
+            book.set_relay(&find(book, &who)?.peer, relay).map_err(failed)?
         }
         ContactRequest::Remove { who } => {
             let contact = find(book, &who)?;
@@ -60,14 +70,23 @@ fn find(book: &Contacts, who: &str) -> Result<Contact, Failure> {
     })
 }
 
-fn add(book: &Contacts, peer_id: &str, petname: String, addresses: Vec<String>) -> Result<Contact, Failure> {
+fn add(
+    book: &Contacts,
+    peer_id: &str,
+    petname: String,
+    (addresses, relay): (Vec<String>, RelayChoice),
+) -> Result<Contact, Failure> {
     check_addresses(&addresses)?;
     // A clock before 1970 is wrong by so much that no date would help anyone.
     let added_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let contact =
-        Contact { peer: parse_peer_id(peer_id)?, petname, trust: Trust::New, addresses, added_unix_s };
+        Contact { peer: parse_peer_id(peer_id)?, petname, trust: Trust::New, addresses, relay, added_unix_s };
     book.add(&contact).map_err(failed)?;
     Ok(contact)
+}
+
+fn relay_choice(text: &str) -> Result<RelayChoice, Failure> {
+    text.parse().map_err(|error: UnknownRelayChoice| Failure::usage(error.to_string()))
 }
 
 fn parse_peer_id(text: &str) -> Result<PeerId, Failure> {
@@ -109,6 +128,7 @@ fn document(contact: &Contact) -> ContactDocument {
         peer_id: contact.peer.to_string(),
         trust: contact.trust.to_string(),
         addresses: contact.addresses.clone(),
+        relay: contact.relay.to_string(),
         added_unix_s: contact.added_unix_s,
     }
 }
@@ -137,7 +157,8 @@ mod tests {
 
     fn add_to(book: &Book, seed: u8, petname: &str) -> Result<Document, Failure> {
         let addresses = vec!["192.0.2.7:4000".to_owned()];
-        let request = ContactRequest::Add { peer_id: peer(seed), petname: petname.into(), addresses };
+        let request =
+            ContactRequest::Add { peer_id: peer(seed), petname: petname.into(), addresses, relay: None };
         answer(&book.contacts, request)
     }
 
@@ -172,6 +193,34 @@ mod tests {
         {
             assert_eq!(check_addresses(&[bad.to_owned()]).unwrap_err().exit, Exit::Usage, "{bad}");
         }
+    }
+
+    #[test]
+    fn an_address_through_a_relay_of_the_longest_name_fits_into_the_book() {
+        let book = book();
+        let host = format!("{}.", "a".repeat(63)).repeat(3) + &"b".repeat(61);
+        let address = format!("relay:{}@{host}:65535/00112233445566778899aabbccddeeff", peer(2));
+        let (peer_id, addresses) = (peer(1), vec![address.clone()]);
+        let request = ContactRequest::Add { peer_id, petname: "bo".into(), addresses, relay: None };
+        let Document::Contact(added) = answer(&book.contacts, request).unwrap() else { panic!() };
+        assert_eq!(added.addresses, [address]);
+    }
+
+    #[test]
+    fn relays_are_forbidden_and_allowed_again_by_one_of_two_words() {
+        let book = book();
+        add_to(&book, 1, "bo").unwrap();
+        let set = |relay: &str| {
+            let request = ContactRequest::Relay { who: "bo".into(), relay: relay.into() };
+            match answer(&book.contacts, request)? {
+                Document::Contact(contact) => Ok(contact.relay),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(set("never").unwrap(), "never");
+        assert_eq!(set("auto").unwrap(), "auto");
+        let failure: Failure = set("always").unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.message.contains("auto, never"), "{failure}");
     }
 
     #[test]

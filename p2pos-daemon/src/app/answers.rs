@@ -9,7 +9,7 @@ use p2pos_control::{
     PluginList, Request, Secret, Status, ToolSession,
 };
 use p2pos_host::{CommandError, Host, LogLine, PluginId, PluginSnapshot, State, ToolGrants, ToolOpen};
-use p2pos_identity::PeerId;
+use p2pos_identity::{PeerId, RelayChoice};
 use p2pos_node::{Attempt, AttemptOutcome, Node, OpenError, PeerSnapshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -134,13 +134,25 @@ impl Answers {
     /// Plugins that subscribed to contacts hear of every change.
     async fn contacts(&self, request: ContactRequest) -> Result<Document, Failure> {
         let what = match request {
-            ContactRequest::List | ContactRequest::Show { .. } | ContactRequest::Addresses { .. } => None,
+            ContactRequest::List
+            | ContactRequest::Show { .. }
+            | ContactRequest::Addresses { .. }
+            | ContactRequest::Relay { .. } => None,
             ContactRequest::Add { .. } => Some("added"),
             ContactRequest::Rename { .. } => Some("renamed"),
             ContactRequest::Remove { .. } => Some("removed"),
         };
         let is_removal = matches!(request, ContactRequest::Remove { .. });
+        let is_about_relays = matches!(request, ContactRequest::Add { .. } | ContactRequest::Relay { .. });
         let document = self.parts.people.answer(request).await?;
+        if let Document::Contact(contact) = &document
+            && is_about_relays
+            && contact.relay == RelayChoice::Never.as_str()
+            && let Ok(peer) = contact.peer_id.parse::<PeerId>()
+        {
+            // From here on the policy forbids new ones.
+            self.parts.node.leave_relays(peer).await;
+        }
         if let (Some(what), Document::Contact(contact)) = (what, &document)
             && let Ok(peer) = contact.peer_id.parse::<PeerId>()
         {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use p2pos_control::{ContactRequest, Document, Failure};
 use p2pos_discovery::{PeerAddress, Resolver};
-use p2pos_identity::{Contacts, ContactsError, PeerId};
+use p2pos_identity::{Contacts, ContactsError, PeerId, RelayChoice};
 use p2pos_node::{Admission, Policy};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -51,19 +51,7 @@ impl People {
 
     /// Who may connect. Contacts always; strangers as the user set it.
     pub(super) fn policy(&self, strangers: Strangers) -> Arc<dyn Policy> {
-        let contacts = self.contacts();
-        Arc::new(move |peer: &PeerId| {
-            let is_contact = contacts.get(peer).map(|found| found.is_some()).unwrap_or_else(|error| {
-                // Whoever cannot be looked up is nobody we know.
-                warn!(%error, "the address book could not be read");
-                false
-            });
-            match strangers {
-                _ if is_contact => Admission::Contact,
-                Strangers::Admit => Admission::Stranger,
-                Strangers::Refuse => Admission::Refuse,
-            }
-        })
+        Arc::new(BookPolicy { contacts: self.contacts(), strangers })
     }
 
     /// All contacts.
@@ -114,6 +102,39 @@ impl People {
         let kept = self.resolver.set(peer, direct).and_then(|()| self.resolver.set_relays(peer, relays));
         if let Err(error) = kept {
             warn!(%peer, %error, "the addresses of a contact cannot be used");
+        }
+    }
+}
+
+/// The address book's word on who may connect, and how.
+struct BookPolicy {
+    contacts: Arc<Contacts>,
+    strangers: Strangers,
+}
+
+impl Policy for BookPolicy {
+    fn admits(&self, peer: &PeerId) -> Admission {
+        let is_contact = self.contacts.get(peer).map(|found| found.is_some()).unwrap_or_else(|error| {
+            // Whoever cannot be looked up is nobody we know.
+            warn!(%error, "the address book could not be read");
+            false
+        });
+        match self.strangers {
+            _ if is_contact => Admission::Contact,
+            Strangers::Admit => Admission::Stranger,
+            Strangers::Refuse => Admission::Refuse,
+        }
+    }
+
+    fn may_relay(&self, peer: &PeerId) -> bool {
+        match self.contacts.get(peer) {
+            Ok(Some(contact)) => contact.relay != RelayChoice::Never,
+            Ok(None) => true,
+            Err(error) => {
+                // It may say never.
+                warn!(%error, "the address book could not be read");
+                false
+            }
         }
     }
 }

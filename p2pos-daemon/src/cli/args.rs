@@ -124,9 +124,17 @@ pub(crate) enum Contacts {
     Address {
         /// Petname or PeerId
         who: String,
-        /// Where they may be reached
-        #[arg(value_name = "HOST:PORT")]
+        /// Where they may be reached: HOST:PORT, or relay:PEERID@HOST:PORT/TOKEN as `p2pos relay status` shows them
+        #[arg(value_name = "ADDRESS")]
         addresses: Vec<String>,
+    },
+    /// Say whether packets to and from one may go through relays: auto, or never, which means rather no connection
+    Relay {
+        /// Petname or PeerId
+        who: String,
+        /// auto or never
+        #[arg(value_parser = ["auto", "never"])]
+        relay: String,
     },
     /// Forget one
     Remove {
@@ -145,9 +153,12 @@ pub(crate) struct AddContact {
     /// The same as NAME
     #[arg(long = "name", value_name = "NAME", conflicts_with = "petname")]
     pub(crate) name_option: Option<String>,
-    /// Where they may be reached; may be given several times
-    #[arg(long = "addr", value_name = "HOST:PORT")]
+    /// Where they may be reached: HOST:PORT, or relay:PEERID@HOST:PORT/TOKEN; may be given several times
+    #[arg(long = "addr", value_name = "ADDRESS")]
     pub(crate) addresses: Vec<String>,
+    /// Whether packets to and from them may go through relays: auto, or never, which means rather no connection
+    #[arg(long, value_name = "auto|never", default_value = "auto", value_parser = ["auto", "never"], hide_possible_values = true)]
+    pub(crate) relay: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -309,6 +320,7 @@ impl CommandLine {
                 Contacts::Show { .. } => "contacts show",
                 Contacts::Rename { .. } => "contacts rename",
                 Contacts::Address { .. } => "contacts address",
+                Contacts::Relay { .. } => "contacts relay",
                 Contacts::Remove { .. } => "contacts remove",
             },
             Command::Plugins(command) => match command {

@@ -20,6 +20,7 @@ pub(crate) async fn run(context: &Context, command: Contacts) -> Result<(), Fail
         Contacts::Address { who, addresses } => {
             (ContactRequest::Addresses { who, addresses }, Some("changed"))
         }
+        Contacts::Relay { who, relay } => (ContactRequest::Relay { who, relay }, Some("changed")),
         Contacts::Remove { who } => (ContactRequest::Remove { who }, Some("removed")),
     };
     let document = answer(context, request).await?;
@@ -40,9 +41,9 @@ pub(crate) async fn run(context: &Context, command: Contacts) -> Result<(), Fail
 }
 
 fn add(contact: AddContact) -> ContactRequest {
-    let AddContact { peer_id, petname, name_option, addresses } = contact;
+    let AddContact { peer_id, petname, name_option, addresses, relay } = contact;
     let petname = petname.or(name_option).unwrap_or_else(|| name_for(&peer_id));
-    ContactRequest::Add { peer_id, petname, addresses }
+    ContactRequest::Add { peer_id, petname, addresses, relay: Some(relay) }
 }
 
 /// A name to begin with: the last letters of the PeerId, which differ from person to person.

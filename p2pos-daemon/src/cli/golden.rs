@@ -62,6 +62,10 @@ fn samples() -> Vec<(&'static str, Document)> {
         ("contacts", Document::Contacts(ContactList { contacts: vec![contact("bo"), contact(HOSTILE)] })),
         ("contacts-none", Document::Contacts(ContactList::default())),
         ("contact", Document::Contact(contact("bo"))),
+        (
+            "contact-no-relay",
+            Document::Contact(Contact { relay: "never".into(), addresses: Vec::new(), ..contact("bo") }),
+        ),
         ("plugins", Document::Plugins(PluginList { plugins: vec![chat(), echo()] })),
         ("plugin", Document::Plugin(Box::new(detail()))),
         ("plugin-log", Document::LogLine(log_line())),
@@ -135,6 +139,7 @@ fn contact(petname: &str) -> Contact {
         peer_id: BO.into(),
         trust: "new".into(),
         addresses: vec!["192.0.2.7:41733".into(), "[2001:db8::7]:41733".into()],
+        relay: "auto".into(),
         added_unix_s: 1_795_249_800,
     }
 }

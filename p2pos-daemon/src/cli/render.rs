@@ -95,9 +95,15 @@ fn status(status: &Status) -> String {
 }
 
 fn contacts(list: &ContactList) -> String {
-    let mut table = Table::new(&["NAME", "PEERID", "TRUST", "ADDRESSES"]);
+    let mut table = Table::new(&["NAME", "PEERID", "TRUST", "RELAYS", "ADDRESSES"]);
     for contact in &list.contacts {
-        table.row([&contact.petname, &contact.peer_id, &contact.trust, &contact.addresses.join(" ")]);
+        table.row([
+            &contact.petname,
+            &contact.peer_id,
+            &contact.trust,
+            &contact.relay,
+            &contact.addresses.join(" "),
+        ]);
     }
     table.text()
 }
@@ -108,6 +114,8 @@ fn contact(contact: &Contact) -> String {
     facts.add("PeerId", &contact.peer_id);
     facts.add("trust", &contact.trust);
     facts.add_each("addresses", &contact.addresses);
+    facts
+        .add("relays", if contact.relay == "never" { "never; rather no connection" } else { &contact.relay });
     facts.add("added", &clock(contact.added_unix_s));
     facts.0
 }

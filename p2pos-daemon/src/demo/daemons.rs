@@ -106,7 +106,7 @@ impl Daemon {
     pub(super) async fn add_contact(&self, other: &'static str, theirs: &Status) -> Result<(), Failure> {
         let addresses = vec![format!("127.0.0.1:{}", theirs.udp_port)];
         let peer_id = theirs.peer_id.clone();
-        let request = ContactRequest::Add { peer_id, petname: other.to_owned(), addresses };
+        let request = ContactRequest::Add { peer_id, petname: other.to_owned(), addresses, relay: None };
         self.ask(Request::Contacts(request)).await.map(drop)
     }
 

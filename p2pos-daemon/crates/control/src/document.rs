@@ -160,8 +160,11 @@ pub struct Contact {
     pub peer_id: String,
     /// `new`, `verified`, `introduced` or `changed`.
     pub trust: String,
-    /// Where it may be reached, as given by the user: HOST:PORT.
+    /// Where it may be reached, as given by the user: HOST:PORT or `relay:PEERID@HOST:PORT/TOKEN`.
     pub addresses: Vec<String>,
+    /// Whether packets to and from it may go through relays: `auto` or `never`.
+    #[serde(default)]
+    pub relay: String,
     /// When it was added, seconds since 1970.
     pub added_unix_s: u64,
 }

@@ -114,8 +114,11 @@ pub enum ContactRequest {
         peer_id: String,
         /// The user's own name for it.
         petname: String,
-        /// Where it may be reached, each HOST:PORT.
+        /// Where it may be reached, each HOST:PORT or through a relay.
         addresses: Vec<String>,
+        /// `auto` or `never`; absent is `auto`.
+        #[serde(default)]
+        relay: Option<String>,
     },
     /// Another petname. Answer: `Contact`.
     Rename {
@@ -128,8 +131,15 @@ pub enum ContactRequest {
     Addresses {
         /// Petname or PeerId.
         who: String,
-        /// Where it may be reached, each HOST:PORT.
+        /// Where it may be reached, each HOST:PORT or through a relay.
         addresses: Vec<String>,
+    },
+    /// Lets packets to and from one go through relays, or not. Answer: `Contact`.
+    Relay {
+        /// Petname or PeerId.
+        who: String,
+        /// `auto` or `never`.
+        relay: String,
     },
     /// Forgets one. Answer: `Contact`, as it was.
     Remove {

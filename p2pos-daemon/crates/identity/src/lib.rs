@@ -32,5 +32,5 @@ pub use crate::whole_file::replace_file;
 pub use crate::store::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, BACKUP_WORDS, CONTACTS_MAX, Contact, Contacts, ContactsError,
     FINGERPRINT_WORDS, KEY_FILE_NAME, KeyFile, KeyFileError, KeyOrigin, PETNAME_CHARS_MAX, PetnameError,
-    PrivateFileError, Trust, UnknownTrust, WordsError, check_petname,
+    PrivateFileError, RelayChoice, Trust, UnknownRelayChoice, UnknownTrust, WordsError, check_petname,
 };

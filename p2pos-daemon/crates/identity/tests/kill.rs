@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use p2pos_identity::{Contact, Contacts, KeyFile, PeerId, SecretKey, Trust};
+use p2pos_identity::{Contact, Contacts, KeyFile, PeerId, RelayChoice, SecretKey, Trust};
 
 /// The folder in which a child works.
 const CHILD_FOLDER: &str = "P2POS_TEST_CHILD_FOLDER";
@@ -116,6 +116,7 @@ fn contact(number: u64) -> Contact {
         peer: SecretKey::from_seed(seed).peer_id(),
         petname: format!("contact {number}"),
         trust: Trust::Verified,
+        relay: RelayChoice::Auto,
         addresses: vec![format!("host-{number}.example:4000")],
         added_unix_s: number,
     }

@@ -12,7 +12,7 @@ use std::{
 use p2pos_identity::{PeerId, ProtocolName};
 use p2pos_peer_protocol::{EndCode, PING_PROTOCOL, signal::RelayPlace};
 use p2pos_relay::RelaySettings;
-use p2pos_transport::{Attempt, BindError, Connection, Endpoint, Lost, PathInfo, SocketCounters};
+use p2pos_transport::{Attempt, BindError, Connection, Endpoint, Lost, PathInfo, PathState, SocketCounters};
 use tokio::{
     sync::{Mutex, Semaphore, broadcast, mpsc, watch},
     task::AbortHandle,
@@ -300,6 +300,23 @@ impl Node {
     /// over.
     pub async fn drain_relay(&self, grace: Duration) {
         self.context().relays.drain(grace).await;
+    }
+
+    /// Stops using relays for a peer to which the policy forbids them: paths through relays are closed, and a connection that
+    /// has no other path ends. Change the policy first.
+    pub async fn leave_relays(&self, peer: PeerId) {
+        let live = self.context().registry.existing(&peer).and_then(|handle| handle.live());
+        let Some(paths) = live.map(|live| live.connection.paths()) else { return };
+        let is_carried = |path: &PathState| self.context().relays.relay_of(path.way).is_some();
+        let (carried, own): (Vec<_>, Vec<_>) = paths.list().into_iter().partition(is_carried);
+        if own.is_empty() && !carried.is_empty() {
+            return self.disconnect(peer).await;
+        }
+        for path in carried {
+            if let Err(error) = paths.close(path.id) {
+                tracing::debug!(%error, "a path through a relay was not closed");
+            }
+        }
     }
 
     /// Cuts a peer off: its connections are closed as refused, and opens that wait for it fail. Whether it may come back is

@@ -162,7 +162,8 @@ impl Daemon {
 
     async fn knows_of(&self, who: &PeerId, name: &str, addresses: &[String]) -> Result<()> {
         let (peer_id, petname, addresses) = (who.to_string(), name.to_owned(), addresses.to_vec());
-        self.ask(Request::Contacts(ContactRequest::Add { peer_id, petname, addresses })).await.map(drop)
+        let request = ContactRequest::Add { peer_id, petname, addresses, relay: None };
+        self.ask(Request::Contacts(request)).await.map(drop)
     }
 
     /// The addresses at which it can be called through relays, as people pass them on.

@@ -3,7 +3,8 @@
 //!
 //! Every change is one transaction that is on disk when the call returns, and a change that did not return is there
 //! wholly or not at all. Two tables hold the people and their names; a name is stored folded (`Bo` and `bo` are one),
-//! and both tables change together. A third holds the schema's number, so that a file of tomorrow is not misread today.
+//! and both tables change together. A third holds what may go through relays, and books from before it lack it. A fourth
+//! holds the schema's number, so that a file of tomorrow is not misread today.
 //!
 //! Names never identify: the PeerId does, and the petname is this user's own word for it (DESIGN section 8). Refuses to
 //! know: whether an address works, who is online, what a trust state permits, what time it is.
@@ -17,7 +18,8 @@ use std::{
 };
 
 use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
 };
 
 use super::{
@@ -33,8 +35,9 @@ pub const CONTACTS_MAX: usize = 10_000;
 /// Addresses of one contact: some networks at home, some at work. Each is tried when dialling, so more would be noise.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// The longest address text, in bytes: a host name has at most 253, a port 5, with a colon between.
-pub const ADDRESS_BYTES_MAX: usize = 259;
+/// The longest address text, in bytes: a host name has at most 253, a port 5, with a colon between; and `relay:`, a
+/// PeerId of 64 with an `@`, and a slash before 32 digits around it.
+pub const ADDRESS_BYTES_MAX: usize = 259 + 6 + 65 + 33;
 
 /// Memory for cached pages. The whole book of most people fits; redb's own default of 1 GiB does not fit an idle
 /// daemon of 12 MiB.
@@ -54,6 +57,9 @@ const PEOPLE: TableDefinition<'_, &[u8; 32], Row<'_>> = TableDefinition::new("pe
 /// Folded petname to PeerId.
 const NAMES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("names");
 
+/// PeerId to what may go through relays, for whom it is not [`RelayChoice::Auto`].
+const RELAY: TableDefinition<'_, &[u8; 32], u8> = TableDefinition::new("relay");
+
 type Row<'a> = (u8, u64, &'a str, Vec<&'a str>);
 
 /// A person in the address book.
@@ -65,8 +71,10 @@ pub struct Contact {
     pub petname: String,
     /// How sure the user is that the key is theirs.
     pub trust: Trust,
-    /// Addresses as the user gave them, `HOST:PORT`; only tried, never believed.
+    /// Addresses as the user gave them, `HOST:PORT` or through a relay; only tried, never believed.
     pub addresses: Vec<String>,
+    /// Whether packets to and from them may go through somebody else's machine.
+    pub relay: RelayChoice,
     /// When they were added, in seconds since 1970.
     pub added_unix_s: u64,
 }
@@ -84,6 +92,21 @@ pub enum Trust {
     /// Says to have a new key; to be compared again.
     Changed,
 }
+
+/// Whether packets to and from a person may go through somebody else's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RelayChoice {
+    /// Where there is no direct way.
+    #[default]
+    Auto,
+    /// In no case: rather no connection.
+    Never,
+}
+
+/// A text that is none of the two choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("relays are one of: auto, never")]
+pub struct UnknownRelayChoice;
 
 /// A text that is none of the four trust states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -216,7 +239,7 @@ impl Contacts {
             }
             self.claim_name(write, &contact.petname, &contact.peer)?;
             people.insert(contact.peer.as_bytes(), row_of(contact)).map_err(storage)?;
-            Ok(())
+            write_choice(write, contact)
         })
     }
 
@@ -232,7 +255,10 @@ impl Contacts {
         let read = self.database.begin_read().map_err(storage)?;
         let people = read.open_table(PEOPLE).map_err(storage)?;
         let row = people.get(peer.as_bytes()).map_err(storage)?;
-        let contact = row.map(|row| contact_of(*peer, row.value()));
+        let contact = match row {
+            Some(row) => Some(contact_of(*peer, row.value(), read_choice(&read, peer)?)),
+            None => None,
+        };
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
@@ -252,8 +278,8 @@ impl Contacts {
         };
         let peer = self.person(peer.value())?;
         let people = read.open_table(PEOPLE).map_err(storage)?;
-        let row = people.get(peer.as_bytes()).map_err(storage)?;
-        Ok(row.map(|row| contact_of(peer, row.value())))
+        let Some(row) = people.get(peer.as_bytes()).map_err(storage)? else { return Ok(None) };
+        Ok(Some(contact_of(peer, row.value(), read_choice(&read, &peer)?)))
     }
 
     /// Returns everybody, ordered by name.
@@ -266,7 +292,8 @@ impl Contacts {
         let mut contacts = Vec::new();
         for entry in people.iter().map_err(storage)? {
             let (peer, row) = entry.map_err(storage)?;
-            contacts.push(contact_of(self.person(peer.value())?, row.value()));
+            let peer = self.person(peer.value())?;
+            contacts.push(contact_of(peer, row.value(), read_choice(&read, &peer)?));
         }
         contacts.sort_by_cached_key(|contact| folded(&contact.petname));
         Ok(contacts)
@@ -310,6 +337,17 @@ impl Contacts {
         })
     }
 
+    /// Changes what may go through relays, and returns the person as they are now.
+    ///
+    /// # Errors
+    /// [`ContactsError::NotAContact`], or the disk.
+    pub fn set_relay(&self, peer: &PeerId, relay: RelayChoice) -> Result<Contact, ContactsError> {
+        self.update(peer, |write, contact| {
+            contact.relay = relay;
+            write_choice(write, contact)
+        })
+    }
+
     /// Removes a person, and returns who that was; `None` if they were no contact.
     ///
     /// # Errors
@@ -318,7 +356,10 @@ impl Contacts {
         self.change(|write| {
             let mut people = write.open_table(PEOPLE).map_err(storage)?;
             let removed = people.remove(peer.as_bytes()).map_err(storage)?;
-            let Some(contact) = removed.map(|row| contact_of(*peer, row.value())) else {
+            let mut relays = write.open_table(RELAY).map_err(storage)?;
+            let choice = relays.remove(peer.as_bytes()).map_err(storage)?;
+            let choice = RelayChoice::from_number(choice.map(|choice| choice.value()));
+            let Some(contact) = removed.map(|row| contact_of(*peer, row.value(), choice)) else {
                 return Ok(None);
             };
             let name = folded(&contact.petname);
@@ -351,8 +392,13 @@ impl Contacts {
     ) -> Result<Contact, ContactsError> {
         self.change(|write| {
             let mut people = write.open_table(PEOPLE).map_err(storage)?;
-            let found =
-                people.get(peer.as_bytes()).map_err(storage)?.map(|row| contact_of(*peer, row.value()));
+            let choice = {
+                let relays = write.open_table(RELAY).map_err(storage)?;
+                let choice = relays.get(peer.as_bytes()).map_err(storage)?;
+                RelayChoice::from_number(choice.map(|choice| choice.value()))
+            };
+            let found = people.get(peer.as_bytes()).map_err(storage)?;
+            let found = found.map(|row| contact_of(*peer, row.value(), choice));
             let mut contact = found.ok_or(ContactsError::NotAContact { peer: *peer })?;
             work(write, &mut contact)?;
             people.insert(peer.as_bytes(), row_of(&contact)).map_err(storage)?;
@@ -408,6 +454,46 @@ impl Trust {
     /// A number that we never wrote reads as [`Trust::New`]: the state that claims nothing.
     fn from_number(number: u8) -> Self {
         Self::ALL.get(usize::from(number)).copied().unwrap_or_default()
+    }
+}
+
+impl RelayChoice {
+    const ALL: [Self; 2] = [Self::Auto, Self::Never];
+
+    /// Returns the choice's word, as commands and JSON show it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        }
+    }
+
+    /// The number on disk; no row is [`Self::Auto`].
+    fn number(self) -> Option<u8> {
+        match self {
+            Self::Auto => None,
+            Self::Never => Some(1),
+        }
+    }
+
+    /// A number that we never wrote reads as [`Self::Never`]: the choice that gives nothing away.
+    fn from_number(number: Option<u8>) -> Self {
+        if number.is_none() { Self::Auto } else { Self::Never }
+    }
+}
+
+impl fmt::Display for RelayChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for RelayChoice {
+    type Err = UnknownRelayChoice;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|choice| choice.as_str() == text).ok_or(UnknownRelayChoice)
     }
 }
 
@@ -467,12 +553,37 @@ fn row_of(contact: &Contact) -> Row<'_> {
     (contact.trust.number(), contact.added_unix_s, &contact.petname, addresses)
 }
 
-fn contact_of(peer: PeerId, (trust, added_unix_s, petname, addresses): Row<'_>) -> Contact {
+/// A book in which nobody ever chose has no such table.
+fn read_choice(read: &ReadTransaction, peer: &PeerId) -> Result<RelayChoice, ContactsError> {
+    let relays = match read.open_table(RELAY) {
+        Ok(relays) => relays,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(RelayChoice::Auto),
+        Err(error) => return Err(storage(error)),
+    };
+    let choice = relays.get(peer.as_bytes()).map_err(storage)?;
+    Ok(RelayChoice::from_number(choice.map(|choice| choice.value())))
+}
+
+fn write_choice(write: &WriteTransaction, contact: &Contact) -> Result<(), ContactsError> {
+    let mut relays = write.open_table(RELAY).map_err(storage)?;
+    match contact.relay.number() {
+        Some(number) => relays.insert(contact.peer.as_bytes(), number).map(drop),
+        None => relays.remove(contact.peer.as_bytes()).map(drop),
+    }
+    .map_err(storage)
+}
+
+fn contact_of(
+    peer: PeerId,
+    (trust, added_unix_s, petname, addresses): Row<'_>,
+    relay: RelayChoice,
+) -> Contact {
     Contact {
         peer,
         petname: petname.to_owned(),
         trust: Trust::from_number(trust),
         addresses: addresses.into_iter().map(str::to_owned).collect(),
+        relay,
         added_unix_s,
     }
 }
@@ -596,6 +707,55 @@ mod tests {
             assert!(!error.to_string().contains('\u{1b}'));
         }
         assert_eq!(contacts.get(&bo.peer).unwrap().unwrap().addresses, addresses);
+    }
+
+    #[test]
+    fn what_may_go_through_relays_is_kept_and_forgotten_with_the_person() {
+        let book = Book::new();
+        let bo = Contact { relay: RelayChoice::Never, ..contact(1, "bo") };
+        book.contacts().add(&bo).unwrap();
+        let contacts = book.contacts();
+        assert_eq!(contacts.get(&bo.peer).unwrap().unwrap().relay, RelayChoice::Never);
+        assert_eq!(contacts.rename(&bo.peer, "bob").unwrap().relay, RelayChoice::Never);
+        assert_eq!(contacts.list().unwrap()[0].relay, RelayChoice::Never);
+        assert_eq!(contacts.by_petname("bob").unwrap().unwrap().relay, RelayChoice::Never);
+        assert_eq!(contacts.set_relay(&bo.peer, RelayChoice::Auto).unwrap().relay, RelayChoice::Auto);
+        assert_eq!(contacts.get(&bo.peer).unwrap().unwrap().relay, RelayChoice::Auto);
+        contacts.set_relay(&bo.peer, RelayChoice::Never).unwrap();
+        assert_eq!(contacts.remove(&bo.peer).unwrap().unwrap().relay, RelayChoice::Never);
+        contacts.add(&contact(1, "bo")).unwrap();
+        assert_eq!(contacts.get(&bo.peer).unwrap().unwrap().relay, RelayChoice::Auto);
+        let stranger = contact(2, "x").peer;
+        let refused = contacts.set_relay(&stranger, RelayChoice::Never);
+        assert!(matches!(refused, Err(ContactsError::NotAContact { .. })));
+    }
+
+    #[test]
+    fn a_book_from_before_there_were_relays_is_read_and_written() {
+        let book = Book::new();
+        let bo = contact(1, "bo");
+        {
+            let contacts = book.contacts();
+            contacts.add(&bo).unwrap();
+            let older = contacts.change(|write| write.delete_table(RELAY).map_err(storage));
+            assert!(older.unwrap());
+        }
+        let contacts = book.contacts();
+        assert_eq!(contacts.list().unwrap(), [bo.clone()]);
+        assert_eq!(contacts.get(&bo.peer).unwrap(), Some(bo.clone()));
+        assert_eq!(contacts.by_petname("bo").unwrap(), Some(bo.clone()));
+        assert_eq!(contacts.set_relay(&bo.peer, RelayChoice::Never).unwrap().relay, RelayChoice::Never);
+        assert_eq!(contacts.remove(&bo.peer).unwrap().unwrap().relay, RelayChoice::Never);
+    }
+
+    #[test]
+    fn every_relay_choice_survives_its_word_and_an_unknown_number_forbids() {
+        for choice in RelayChoice::ALL {
+            assert_eq!(choice.as_str().parse(), Ok(choice));
+            assert_eq!(RelayChoice::from_number(choice.number()), choice);
+        }
+        assert_eq!(RelayChoice::from_number(Some(200)), RelayChoice::Never);
+        assert_eq!("always".parse::<RelayChoice>(), Err(UnknownRelayChoice));
     }
 
     #[test]
@@ -725,6 +885,7 @@ mod tests {
             peer: SecretKey::from_seed([fill; 32]).peer_id(),
             petname: petname.to_owned(),
             trust: Trust::New,
+            relay: RelayChoice::Auto,
             addresses: vec!["192.0.2.7:4000".to_owned(), "[2001:db8::7]:4000".to_owned()],
             added_unix_s: 1_763_000_000,
         }

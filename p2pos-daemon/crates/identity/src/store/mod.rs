@@ -20,7 +20,8 @@ mod words;
 
 pub use self::{
     contacts::{
-        ADDRESS_BYTES_MAX, ADDRESSES_MAX, CONTACTS_MAX, Contact, Contacts, ContactsError, Trust, UnknownTrust,
+        ADDRESS_BYTES_MAX, ADDRESSES_MAX, CONTACTS_MAX, Contact, Contacts, ContactsError, RelayChoice, Trust,
+        UnknownRelayChoice, UnknownTrust,
     },
     key_file::{KEY_FILE_NAME, KeyFile, KeyFileError, KeyOrigin},
     petname::{PETNAME_CHARS_MAX, PetnameError, check_petname},
