@@ -127,7 +127,8 @@ impl Answers {
         };
         let explanation = self.parts.node.explain(&peer);
         let relay = snapshot.relay.map(|relay| self.name(&relay));
-        let explained = explained(snapshot, explanation.as_ref(), &self.parts.node.network());
+        let name = |peer: &PeerId| self.name(peer);
+        let explained = explained(snapshot, explanation.as_ref(), &self.parts.node.network(), name);
         Ok(Document::Explain(Box::new(Explained { petname, relay, ..explained })))
     }
 
@@ -143,15 +144,20 @@ impl Answers {
             ContactRequest::Remove { .. } => Some("removed"),
         };
         let is_removal = matches!(request, ContactRequest::Remove { .. });
-        let is_about_relays = matches!(request, ContactRequest::Add { .. } | ContactRequest::Relay { .. });
+        let changes_ways = matches!(
+            request,
+            ContactRequest::Add { .. } | ContactRequest::Addresses { .. } | ContactRequest::Relay { .. }
+        );
         let document = self.parts.people.answer(request).await?;
         if let Document::Contact(contact) = &document
-            && is_about_relays
-            && contact.relay == RelayChoice::Never.as_str()
+            && changes_ways
             && let Ok(peer) = contact.peer_id.parse::<PeerId>()
         {
-            // From here on the policy forbids new ones.
-            self.parts.node.leave_relays(peer).await;
+            self.parts.node.redial(peer).await;
+            if contact.relay == RelayChoice::Never.as_str() {
+                // The policy forbids new ones since the book was written.
+                self.parts.node.leave_relays(peer).await;
+            }
         }
         if let (Some(what), Document::Contact(contact)) = (what, &document)
             && let Ok(peer) = contact.peer_id.parse::<PeerId>()
@@ -403,6 +409,9 @@ fn unreachable(who: &str, error: &OpenError) -> Failure {
             Failure::new(Exit::TimedOut, text)
         }
         OpenError::Misuse(_) => Failure::usage(text),
+        OpenError::NeedsRelay { .. } => {
+            Failure::failed(text).next(format!("allow relays for them: p2pos contacts relay {who} auto"))
+        }
         OpenError::Offline
         | OpenError::Unreachable { .. }
         | OpenError::NotSupported { .. }

@@ -4,6 +4,7 @@
 
 use p2pos_connectivity::{MappingReport, MappingState};
 use p2pos_control::{DialAttempt, Explained, Family, NatSide, Netcheck, RouterAnswer, TimelineEntry};
+use p2pos_identity::PeerId;
 use p2pos_node::{Attempt, AttemptOutcome, Explanation, NetworkReport, PathKind, PeerSnapshot};
 use p2pos_traversal::{
     Filtering, Mapping, NatClass, PortPattern,
@@ -20,11 +21,12 @@ use super::documents::{micros, peer_state};
 /// What stands for everything that nobody knows.
 const UNKNOWN: &str = "unknown";
 
-/// How a peer is reached, and why so.
+/// How a peer is reached, and why so; relays as the user knows them.
 pub(super) fn explained(
     peer: &PeerSnapshot,
     explanation: Option<&Explanation>,
     network: &NetworkReport,
+    name: impl Fn(&PeerId) -> String,
 ) -> Explained {
     let (ours, theirs) = explanation.map_or_else(
         || (network.verdict_v4.to_report(has_mapping(network)), NatReport::default()),
@@ -47,7 +49,7 @@ pub(super) fn explained(
             .to_owned(),
         advice: explanation.and_then(|explanation| explanation.advice).map(advice).map(str::to_owned),
         routers: network.mappings.iter().map(router_answer).collect(),
-        attempts: peer.last_attempts.iter().map(dial_attempt).collect(),
+        attempts: peer.last_attempts.iter().map(|attempt| dial_attempt(attempt, &name)).collect(),
         timeline: explanation
             .map(|explanation| explanation.timeline.iter().map(timeline_entry).collect())
             .unwrap_or_default(),
@@ -295,9 +297,12 @@ fn router_answer(report: &MappingReport) -> RouterAnswer {
     }
 }
 
-fn dial_attempt(attempt: &Attempt) -> DialAttempt {
+fn dial_attempt(attempt: &Attempt, name: impl Fn(&PeerId) -> String) -> DialAttempt {
+    // Of a relay that is known by name only and was not found there is none.
+    let is_known = !attempt.address.ip().is_unspecified();
     DialAttempt {
-        address: attempt.address.to_string(),
+        address: if is_known { attempt.address.to_string() } else { String::new() },
+        relay: attempt.relay.as_ref().map(name),
         after_ms: millis(attempt.started),
         took_ms: millis(attempt.took),
         outcome: outcome(&attempt.outcome),

@@ -1,6 +1,8 @@
 //! One datagram flow between a plugin and a peer. Nothing waits for anybody here: what does not fit is dropped, oldest
 //! first, and counted where it is dropped.
 
+use std::pin::pin;
+
 use p2pos_host::{Code, End, Ended, PluginFlow};
 use p2pos_node::{Flow, FlowEnd, Lost, SendDatagramError};
 use tracing::debug;
@@ -9,11 +11,24 @@ use super::words::{end_from_peer, end_to_peer};
 use crate::vigil::Pulse;
 
 /// Carries datagrams both ways until either side ends the flow.
-pub(super) async fn carry(plugin: PluginFlow, peer: Flow, pulse: &Pulse) {
+///
+/// `forbidden` comes when it must not go on: then, for both sides, the path is lost.
+pub(super) async fn carry(
+    plugin: PluginFlow,
+    peer: Flow,
+    pulse: &Pulse,
+    forbidden: impl Future<Output = ()>,
+) {
     let (reader, writer, closer) = plugin.split();
+    let mut forbidden = pin!(forbidden);
     let ended = loop {
         pulse.beat();
         tokio::select! {
+            () = &mut forbidden => {
+                let lost = End::new(Code::PATH_LOST);
+                peer.close(Some(end_to_peer(lost)));
+                break Ended::ResetByRemote(lost);
+            }
             datagram = reader.recv() => match datagram {
                 Ok(datagram) => match peer.send(&datagram) {
                     Ok(()) => {}

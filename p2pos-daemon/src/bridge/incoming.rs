@@ -3,7 +3,7 @@
 //! What came behind the peer's hello goes to the plugin behind the question, and need not wait for its answer: a reply can
 //! come back together with it.
 
-use std::pin::pin;
+use std::{future::pending, pin::pin};
 
 use p2pos_host::{Host, Offer, OfferAnswer, Offered, OfferedEnd, PathKind, PluginEnd, Refusal};
 use p2pos_node::{Channel, EndCode, Incoming};
@@ -33,9 +33,11 @@ pub(super) async fn serve(host: Host, mut incoming: Incoming, petname: Option<St
     // Two daemons and two plugins with sockets of their own to connect: at the same time, not one behind the other.
     match tokio::join!(end.accepted(), incoming.accept(protocol)) {
         (Ok(PluginEnd::Stream(plugin)), Ok(Channel::Stream(stream))) => {
-            pump::pump(plugin, Outbound::new(stream.send, pulse), (stream.recv, inbound)).await;
+            pump::pump(plugin, Outbound::new(stream.send, pulse), (stream.recv, inbound), pending()).await;
         }
-        (Ok(PluginEnd::Flow(plugin)), Ok(Channel::Flow(peer))) => flow::carry(plugin, peer, &pulse).await,
+        (Ok(PluginEnd::Flow(plugin)), Ok(Channel::Flow(peer))) => {
+            flow::carry(plugin, peer, &pulse, pending()).await;
+        }
         // One of the two has gone meanwhile: dropping the other's end tells it.
         (_, Err(_)) | (Err(_), Ok(_)) => {}
         // The host answers in the kind it was asked for; were it otherwise, dropping both ends tells both sides.

@@ -3,9 +3,12 @@
 //! What the plugin writes behind its Open travels with the request: it need not wait for the answer, and a reply comes
 //! after one round trip instead of two.
 
-use std::{future::Future, pin::pin};
+use std::{
+    future::{Future, pending},
+    pin::pin,
+};
 
-use p2pos_host::{Kind, OpenAnswer, OpenRequest, OpenedInfo, PathKind, PluginEnd};
+use p2pos_host::{Kind, OpenAnswer, OpenRequest, OpenedInfo, PathKind, PluginEnd, RelayUse};
 use p2pos_node::{Answer, Answered, Channel, EndCode, Node, OpenError, Opened, Opening};
 use tracing::debug;
 
@@ -22,14 +25,21 @@ use crate::vigil::Pulse;
 pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswer, pulse: Pulse) {
     pulse.beat();
     let (peer, kind) = (request.peer, request.kind);
-    let wanted = p2pos_node::OpenRequest::new(peer, request.protocols)
+    let mut wanted = p2pos_node::OpenRequest::new(peer, request.protocols)
         .kind(words::kind_to_peer(kind))
         .timeout(request.timeout);
+    let wants_no_relay = request.relay == RelayUse::Never;
+    if wants_no_relay {
+        wanted = wanted.without_relay();
+    }
+    let forbidden = async { if wants_no_relay { node.lost_own_path(peer).await } else { pending().await } };
     let cancelled = answer.cancelled();
     let failed = match kind {
         Kind::Stream => match open_stream(&node, wanted, (&mut answer, cancelled), &pulse).await {
             None => return,
-            Some(Ok((answered, outbound))) => return join_stream(answered, outbound, answer, pulse).await,
+            Some(Ok((answered, outbound))) => {
+                return join_stream(answered, outbound, (answer, forbidden), pulse).await;
+            }
             Some(Err(error)) => error,
         },
         Kind::Datagram => {
@@ -38,7 +48,7 @@ pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswe
                 () = cancelled => return,
             };
             match opened {
-                Ok(opened) => return join_flow(opened, answer, &pulse).await,
+                Ok(opened) => return join_flow(opened, (answer, forbidden), &pulse).await,
                 Err(error) => error,
             }
         }
@@ -87,10 +97,18 @@ async fn wait_and_carry(
     }
 }
 
-async fn join_stream(answered: Answered, mut outbound: Outbound, answer: OpenAnswer, pulse: Pulse) {
+/// `forbidden` comes when the stream must not go on: its path became one that the plugin does not want.
+async fn join_stream(
+    answered: Answered,
+    mut outbound: Outbound,
+    (answer, forbidden): (OpenAnswer, impl Future<Output = ()>),
+    pulse: Pulse,
+) {
     let Answered { protocol, path, mut recv } = answered;
     match answer.opened(info(protocol, path, 0)).await {
-        Ok(PluginEnd::Stream(plugin)) => pump::pump(plugin, outbound, (recv, Inbound::new(pulse))).await,
+        Ok(PluginEnd::Stream(plugin)) => {
+            pump::pump(plugin, outbound, (recv, Inbound::new(pulse)), forbidden).await;
+        }
         // The plugin has left meanwhile (a flow never comes here): the peer hears that its owner is gone.
         Ok(PluginEnd::Flow(_)) | Err(_) => {
             outbound.reset(words::PLUGIN_GONE);
@@ -99,13 +117,17 @@ async fn join_stream(answered: Answered, mut outbound: Outbound, answer: OpenAns
     }
 }
 
-async fn join_flow(opened: Opened, answer: OpenAnswer, pulse: &Pulse) {
+async fn join_flow(
+    opened: Opened,
+    (answer, forbidden): (OpenAnswer, impl Future<Output = ()>),
+    pulse: &Pulse,
+) {
     let Opened { protocol, path, channel } = opened;
     // A stream never comes here; dropping it would tell the peer 403.
     let Channel::Flow(peer) = channel else { return };
     let datagram_max = u32::try_from(peer.bytes_max()).unwrap_or(u32::MAX);
     match answer.opened(info(protocol, path, datagram_max)).await {
-        Ok(PluginEnd::Flow(plugin)) => flow::carry(plugin, peer, pulse).await,
+        Ok(PluginEnd::Flow(plugin)) => flow::carry(plugin, peer, pulse, forbidden).await,
         Ok(PluginEnd::Stream(_)) | Err(_) => peer.close(Some(EndCode::PLUGIN_GONE)),
     }
 }

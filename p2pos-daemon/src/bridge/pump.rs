@@ -9,7 +9,7 @@
 //! The task ends when both directions did; `Ended` then tells the plugin the truth (SPEC: StreamClosed).
 
 use bytes::Bytes;
-use p2pos_host::{End, Ended, PluginReader, PluginStream, PluginWriter};
+use p2pos_host::{Code, End, Ended, PluginReader, PluginStream, PluginWriter};
 use p2pos_node::{RecvHalf, SendEnd, SendHalf, Stopped, StreamEnd};
 
 use super::words::{end_from_peer, end_to_peer};
@@ -33,14 +33,27 @@ pub(super) enum Direction {
     Remote(End),
 }
 
-/// Carries one stream until it has ended both ways; either way may be under way already.
+/// Carries one stream until it has ended both ways, or until `forbidden` comes: then, for both sides, the path is lost.
+/// Either way may be under way already.
 pub(super) async fn pump(
     plugin: PluginStream,
     mut outbound: Outbound,
     (mut recv, mut inbound): (RecvHalf, Inbound),
+    forbidden: impl Future<Output = ()>,
 ) {
     let (mut reader, mut writer, closer) = plugin.split();
-    let (out, back) = tokio::join!(outbound.run(&mut reader), inbound.run(&mut recv, &mut writer));
+    let carried = async { tokio::join!(outbound.run(&mut reader), inbound.run(&mut recv, &mut writer)) };
+    let carried = tokio::select! {
+        biased;
+        carried = carried => Some(carried),
+        () = forbidden => None,
+    };
+    let Some((out, back)) = carried else {
+        let lost = End::new(Code::PATH_LOST);
+        outbound.reset(lost);
+        recv.stop(end_to_peer(lost));
+        return closer.close(Ended::ResetByRemote(lost));
+    };
     // A reset by the remote side outweighs one by the plugin: it is what the plugin does not know yet.
     closer.close(match (out, back) {
         (Direction::Remote(end), _) | (_, Direction::Remote(end)) => Ended::ResetByRemote(end),
@@ -161,7 +174,7 @@ impl Outbound {
     fn stop(&mut self, reader: &mut PluginReader, how: &SendEnd) -> Direction {
         let end = match how {
             SendEnd::Stopped(code) => end_from_peer(*code),
-            SendEnd::Lost(_) => End::new(p2pos_host::Code::PATH_LOST),
+            SendEnd::Lost(_) => End::new(Code::PATH_LOST),
             SendEnd::Delivered => return Direction::Finished,
         };
         self.reset(end);

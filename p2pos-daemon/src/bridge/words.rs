@@ -70,7 +70,9 @@ pub(super) fn open_failure(error: &OpenError) -> OpenFailure {
         OpenError::NotSupported { offered } => {
             failure.details = offered.iter().map(ToString::to_string).collect();
         }
-        OpenError::Unreachable { attempts } | OpenError::LocalOffline { attempts } => {
+        OpenError::Unreachable { attempts }
+        | OpenError::NeedsRelay { attempts }
+        | OpenError::LocalOffline { attempts } => {
             failure.details = timeline(attempts);
         }
         OpenError::NotReady { retry_after } => failure.retry_after = *retry_after,
@@ -86,9 +88,15 @@ pub(super) fn open_failure(error: &OpenError) -> OpenFailure {
     failure
 }
 
-/// Addresses stay on this side of the border: a plugin hears how each attempt ended, not where it went.
+/// Addresses and relays stay on this side of the border: a plugin hears how each attempt ended, not where it went.
 fn timeline(attempts: &[Attempt]) -> Vec<String> {
-    let line = |(index, attempt): (usize, &Attempt)| {
+    let (mut addresses, mut relays) = (0, 0);
+    let line = |attempt: &Attempt| {
+        let (what, count) = match attempt.relay {
+            None => ("address", &mut addresses),
+            Some(_) => ("relay", &mut relays),
+        };
+        *count += 1;
         let word = match attempt.outcome {
             AttemptOutcome::Running => "still running",
             AttemptOutcome::Connected => "connected",
@@ -97,7 +105,48 @@ fn timeline(attempts: &[Attempt]) -> Vec<String> {
             AttemptOutcome::Unroutable(_) => "no route",
             AttemptOutcome::Abandoned => "abandoned",
         };
-        format!("address {}: {word} after {} ms", index + 1, attempt.took.as_millis())
+        format!("{what} {count}: {word} after {} ms", attempt.took.as_millis())
     };
-    attempts.iter().enumerate().map(line).collect()
+    attempts.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use p2pos_identity::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn a_plugin_hears_what_became_of_each_address_and_relay_and_where_none_is() {
+        let attempt = |relay, outcome| Attempt {
+            address: "192.0.2.7:4000".parse().unwrap(),
+            relay,
+            started: Duration::ZERO,
+            took: Duration::from_millis(250),
+            outcome,
+        };
+        let relay = Some(SecretKey::from_seed([1; 32]).peer_id());
+        let attempts = vec![
+            attempt(None, AttemptOutcome::NoAnswer),
+            attempt(relay, AttemptOutcome::Refused("the peer cannot be called through 192.0.2.7".into())),
+            attempt(None, AttemptOutcome::Abandoned),
+            attempt(relay, AttemptOutcome::NoAnswer),
+        ];
+        let lines = [
+            "address 1: no answer after 250 ms",
+            "relay 1: refused after 250 ms",
+            "address 2: abandoned after 250 ms",
+            "relay 2: no answer after 250 ms",
+        ];
+        for (error, code) in [
+            (OpenError::Unreachable { attempts: attempts.clone() }, Code::UNREACHABLE),
+            (OpenError::NeedsRelay { attempts }, Code::NEEDS_RELAY),
+        ] {
+            let failure = open_failure(&error);
+            assert_eq!((failure.code, failure.details.as_slice()), (code, &lines.map(str::to_owned)[..]));
+            assert!(!failure.message.contains("192.0.2.7"), "{}", failure.message);
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use p2pos_control::{Explained, NatSide, RouterAnswer};
 
-use super::render::{Facts, way};
+use super::render::{Facts, short, way};
 use super::table::Table;
 use super::units::{duration_s, micros, plural};
 
@@ -66,7 +66,11 @@ fn attempts(explained: &Explained) -> String {
     let mut table = Table::new(&["DIALLED", "AFTER", "TOOK", "RESULT"]);
     for attempt in &explained.attempts {
         let (after, took) = (format!("{} ms", attempt.after_ms), format!("{} ms", attempt.took_ms));
-        table.row([&attempt.address, &after, &took, &attempt.outcome]);
+        let whom = match &attempt.relay {
+            None => attempt.address.clone(),
+            Some(relay) => format!("relay {}", short(relay)),
+        };
+        table.row([&whom, &after, &took, &attempt.outcome]);
     }
     table.text()
 }

@@ -301,6 +301,7 @@ fn explained() -> Explained {
 fn unreached() -> Explained {
     let attempt = |address: &str, outcome: &str| DialAttempt {
         address: address.into(),
+        relay: None,
         after_ms: 250,
         took_ms: 9_750,
         outcome: outcome.into(),
@@ -312,7 +313,15 @@ fn unreached() -> Explained {
         ours: NatSide { words: "not known yet".into(), ..NatSide::default() },
         theirs: NatSide { words: "not known yet".into(), ..NatSide::default() },
         expected: "unknown".into(),
-        attempts: vec![attempt("192.0.2.7:41733", "no answer"), attempt("[2001:db8::7]:41733", "no answer")],
+        attempts: vec![
+            attempt("192.0.2.7:41733", "no answer"),
+            DialAttempt {
+                relay: Some("mira".into()),
+                ..attempt("203.0.113.9:443", "refused: the peer cannot be called through this relay")
+            },
+            DialAttempt { relay: Some(BO.into()), ..attempt("", "no answer") },
+            attempt("[2001:db8::7]:41733", "no answer"),
+        ],
         ..Explained::default()
     }
 }

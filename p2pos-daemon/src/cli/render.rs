@@ -184,12 +184,13 @@ pub(super) fn way(path: Option<&str>, relay: Option<&str>) -> String {
     match (path, relay) {
         (None, _) => "-".to_owned(),
         (Some(path), None) => path.to_owned(),
-        (Some(path), Some(relay)) => match relay.parse::<PeerId>() {
-            // Nobody reads sixty letters in a table; `--json` has them.
-            Ok(relay) => format!("{path} by {}", relay.short()),
-            Err(_) => format!("{path} by {relay}"),
-        },
+        (Some(path), Some(relay)) => format!("{path} by {}", short(relay)),
     }
+}
+
+/// A petname as it is. Of a PeerId a few letters, as nobody reads sixty of them in a table; `--json` has them all.
+pub(super) fn short(name: &str) -> String {
+    name.parse::<PeerId>().map_or_else(|_| name.to_owned(), |peer| peer.short())
 }
 
 fn ping_round(round: &PingRound) -> String {

@@ -14,3 +14,4 @@ mod kills;
 mod plugin;
 mod rogue;
 mod strangers;
+mod unreachable;

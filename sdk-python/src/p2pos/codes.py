@@ -74,7 +74,7 @@ HINTS: dict[int, str] = {
     300: "no address of this peer is known; add one with `p2pos contacts add PEER --addr HOST:PORT`",
     301: "the peer's daemon does not run, or has no network",
     302: "no way to the peer worked; the details tell what was tried, `p2pos ping PEER` tries again",
-    303: "only a relay would reach the peer, and none is allowed",
+    303: "only a relay would reach the peer, and none is allowed; `p2pos contacts relay PEER auto` allows them",
     304: "no plugin of the peer serves it; the details tell what it serves",
     305: "the peer's plugin does not want this stream",
     306: "the peer's plugin is not running just now; try again later",

@@ -22,6 +22,12 @@ pub enum OpenError {
         /// What was tried, oldest first.
         attempts: Vec<Attempt>,
     },
+    /// Only a relay would lead to the peer, and the user or the plugin wants none.
+    #[error("only a relay would lead to the peer, and none is allowed")]
+    NeedsRelay {
+        /// What was tried without, oldest first.
+        attempts: Vec<Attempt>,
+    },
     /// The peer serves none of the protocols.
     #[error("the peer serves none of the protocols asked for")]
     NotSupported {
@@ -74,6 +80,7 @@ impl OpenError {
             Self::UnknownPeer => 300,
             Self::Offline => 301,
             Self::Unreachable { .. } => 302,
+            Self::NeedsRelay { .. } => 303,
             Self::NotSupported { .. } => 304,
             Self::Refused { code } => *code,
             Self::NotReady { .. } => 306,
@@ -90,7 +97,9 @@ impl OpenError {
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         match self {
-            Self::Unreachable { attempts } | Self::LocalOffline { attempts } => attempts,
+            Self::Unreachable { attempts }
+            | Self::NeedsRelay { attempts }
+            | Self::LocalOffline { attempts } => attempts,
             Self::UnknownPeer
             | Self::Offline
             | Self::NotSupported { .. }
@@ -134,10 +143,26 @@ impl OpenError {
         }
     }
 
+    /// The same failure of a dial, after all ways were tried.
+    pub(crate) fn with_all_that_was_tried(self, attempts: Vec<Attempt>, are_relays_forbidden: bool) -> Self {
+        match self {
+            Self::UnknownPeer | Self::Offline | Self::Unreachable { .. } if are_relays_forbidden => {
+                Self::NeedsRelay { attempts }
+            }
+            // No address of its own, and no relay that leads there.
+            Self::UnknownPeer | Self::Offline | Self::Unreachable { .. } if !attempts.is_empty() => {
+                Self::Unreachable { attempts }
+            }
+            other => other,
+        }
+    }
+
     /// Whether dialling again soon could help, so that a waiting open goes on waiting.
     pub(crate) fn is_worth_another_dial(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
+            // Without any address of its own, no try can end otherwise.
+            Self::NeedsRelay { attempts } => !attempts.is_empty(),
             Self::UnknownPeer
             | Self::Offline
             | Self::NotSupported { .. }
@@ -154,7 +179,7 @@ impl OpenError {
 }
 
 fn distinct_addresses(attempts: &[Attempt]) -> usize {
-    let mut addresses: Vec<_> = attempts.iter().map(|attempt| attempt.address).collect();
+    let mut addresses: Vec<_> = attempts.iter().map(|attempt| (attempt.relay, attempt.address)).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses.len()

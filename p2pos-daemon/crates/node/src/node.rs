@@ -302,6 +302,13 @@ impl Node {
         self.context().relays.drain(grace).await;
     }
 
+    /// Lets a dial in progress begin anew, now: the resolver or the policy says something else of the peer than before.
+    pub async fn redial(&self, peer: PeerId) {
+        if let Some(handle) = self.context().registry.existing(&peer) {
+            handle.send(Command::Redial).await;
+        }
+    }
+
     /// Stops using relays for a peer to which the policy forbids them: paths through relays are closed, and a connection that
     /// has no other path ends. Change the policy first.
     pub async fn leave_relays(&self, peer: PeerId) {
@@ -316,6 +323,16 @@ impl Node {
             if let Err(error) = paths.close(path.id) {
                 tracing::debug!(%error, "a path through a relay was not closed");
             }
+        }
+    }
+
+    /// Waits until what is sent to a peer goes through a relay; for ever if the connection ends before. Looked at every 100 ms,
+    /// for those who want no relay. Cancel-safe.
+    pub async fn lost_own_path(&self, peer: PeerId) {
+        let live = self.context().registry.existing(&peer).and_then(|handle| handle.live());
+        match live {
+            Some(live) => live.lost_own_path().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -419,6 +436,7 @@ async fn welcome_peers(context: Arc<Context>, policy: Arc<dyn Policy>) {
     while let Some(connection) = context.endpoint.accept().await {
         let peer = connection.peer();
         let welcome = match policy.admits(&peer) {
+            _ if context.relays.forbids(&connection) => None,
             Admission::Contact => Some(Welcome::Contact),
             Admission::Stranger => strangers.clone().try_acquire_owned().ok().map(Welcome::Stranger),
             Admission::Refuse => None,

@@ -12,7 +12,7 @@ use p2pos_peer_protocol::{EndCode, Kind, Message, StreamAnswer, StreamHello};
 use p2pos_transport::{self as transport, AttemptOutcome, Lost, PathInfo, RecvStream, SendStream, StreamEnd};
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -26,6 +26,10 @@ use crate::{
     stream::{PeerStream, RecvHalf, SendHalf},
 };
 
+/// How often the path of streams that want no relay is looked at. What was written meanwhile may have gone through the relay,
+/// which cannot read it; half of it would wake the daemon more often for no one's good, and a person notices twice.
+const PATH_LOOK: Duration = Duration::from_millis(100);
+
 /// What to open.
 #[derive(Debug, Clone)]
 pub struct OpenRequest {
@@ -33,19 +37,27 @@ pub struct OpenRequest {
     protocols: Vec<ProtocolName>,
     kind: Kind,
     timeout: Duration,
+    needs_own_path: bool,
 }
 
 impl OpenRequest {
     /// A stream at `peer` with the first of `protocols` that it serves, within 10 s.
     #[must_use]
     pub fn new(peer: PeerId, protocols: Vec<ProtocolName>) -> Self {
-        Self { peer, protocols, kind: Kind::Stream, timeout: OPEN_DEFAULT }
+        Self { peer, protocols, kind: Kind::Stream, timeout: OPEN_DEFAULT, needs_own_path: false }
     }
 
     /// Sets stream or datagram flow.
     #[must_use]
     pub fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
+        self
+    }
+
+    /// Waits for a path without a relay. The connection may begin through one, which is how it finds a better path.
+    #[must_use]
+    pub fn without_relay(mut self) -> Self {
+        self.needs_own_path = true;
         self
     }
 
@@ -248,6 +260,7 @@ struct Attempt<'a> {
     peer: PeerId,
     hello: StreamHello,
     deadline: Deadline,
+    needs_own_path: bool,
 }
 
 impl<'a> Attempt<'a> {
@@ -256,14 +269,14 @@ impl<'a> Attempt<'a> {
         context: &'a Arc<Context>,
         request: OpenRequest,
     ) -> Result<Self, OpenError> {
-        let OpenRequest { peer, protocols, kind, timeout } = request;
+        let OpenRequest { peer, protocols, kind, timeout, needs_own_path } = request;
         if peer == context.us() {
             return Err(OpenError::Misuse("the peer is this daemon itself"));
         }
         let hello =
             StreamHello::new(protocols, kind).map_err(|_| OpenError::Misuse("name one to 16 protocols"))?;
         let deadline = Deadline { at: Instant::now() + timeout, after: timeout };
-        Ok(Self { registry, context, peer, hello, deadline })
+        Ok(Self { registry, context, peer, hello, deadline, needs_own_path })
     }
 
     /// Runs one step until the deadline; tells why it was not done in time.
@@ -283,7 +296,11 @@ impl<'a> Attempt<'a> {
         match status {
             Some(status) if status.live.is_none() => {
                 let attempts = status.timeline.attempts();
-                if attempts.is_empty() { timeout } else { OpenError::Unreachable { attempts } }
+                match (attempts.is_empty(), self.context.relays.are_forbidden(self.peer)) {
+                    (true, _) => timeout,
+                    (false, true) => OpenError::NeedsRelay { attempts },
+                    (false, false) => OpenError::Unreachable { attempts },
+                }
             }
             Some(_) | None => timeout,
         }
@@ -362,8 +379,19 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The connection to open on: the one that stands, or what the peer's task brings.
+    /// The connection to open on, with a path that will do.
     async fn connect(&self) -> Result<Arc<Live>, OpenError> {
+        let live = self.connect_anyhow().await?;
+        if self.needs_own_path && timeout_at(self.deadline.at, live.gets_own_path()).await.is_err() {
+            let attempts =
+                self.registry.existing(&self.peer).map(|handle| handle.status().timeline.attempts());
+            return Err(OpenError::NeedsRelay { attempts: attempts.unwrap_or_default() });
+        }
+        Ok(live)
+    }
+
+    /// The connection that stands, or what the peer's task brings.
+    async fn connect_anyhow(&self) -> Result<Arc<Live>, OpenError> {
         let standing = self.registry.existing(&self.peer).and_then(|handle| handle.live());
         if let Some(live) = standing {
             return Ok(live);
@@ -420,7 +448,8 @@ impl Suspicion {
                 let took = self.since.elapsed();
                 let outcome = AttemptOutcome::NoAnswer;
                 let started = Duration::ZERO;
-                let attempt = transport::Attempt { address: path.remote, started, took, outcome };
+                let attempt =
+                    transport::Attempt { address: path.remote, relay: None, started, took, outcome };
                 OpenError::Unreachable { attempts: vec![attempt] }
             }
         }
@@ -436,6 +465,27 @@ impl Drop for Suspicion {
 }
 
 impl Live {
+    /// Waits until data goes to the peer without a relay; returns, too, when the connection is lost. Cancel-safe.
+    async fn gets_own_path(&self) {
+        while self.is_relayed() && self.connection.lost().is_none() {
+            sleep(PATH_LOOK).await;
+        }
+    }
+
+    /// Waits until data goes through a relay; for ever if the connection ends before. Cancel-safe.
+    pub(crate) async fn lost_own_path(&self) {
+        while !self.is_relayed() {
+            if self.connection.lost().is_some() {
+                return std::future::pending().await;
+            }
+            sleep(PATH_LOOK).await;
+        }
+    }
+
+    fn is_relayed(&self) -> bool {
+        self.connection.path().is_some_and(|path| path.kind.is_relayed())
+    }
+
     /// Ends the connection if it stayed silent for as long as `waited`, which must be long.
     fn suspect(&self, heard_before: u64, waited: Duration) {
         let is_silent = self.connection.traffic().packets_received == heard_before;

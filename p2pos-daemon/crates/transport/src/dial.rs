@@ -48,50 +48,87 @@ pub enum AttemptOutcome {
 /// One line of the timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// The candidate. A person's address: shown on request, logged at debug.
+    /// The candidate, or where the relay is. A person's address: shown on request, logged at debug.
     pub address: SocketAddr,
-    /// Begin, counted from the begin of the dial.
+    /// The relay through which it went.
+    pub relay: Option<PeerId>,
+    /// Begin, counted from the begin of the timeline.
     pub started: Duration,
-    /// How long it took until the outcome.
+    /// How long it took until the outcome, or runs now.
     pub took: Duration,
     /// What came of it.
     pub outcome: AttemptOutcome,
 }
 
 /// What a dial has tried so far; clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Timeline {
-    attempts: Arc<Mutex<Vec<Attempt>>>,
+    attempts: Arc<Mutex<Vec<Line>>>,
+    begun: Instant,
+    relay: Option<PeerId>,
+}
+
+/// An attempt and the candidate that it is known by here, which may be a made-up address.
+#[derive(Debug)]
+struct Line {
+    candidate: SocketAddr,
+    attempt: Attempt,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self { attempts: Arc::default(), begun: Instant::now(), relay: None }
+    }
 }
 
 impl Timeline {
+    /// The same timeline, for attempts through a relay.
+    #[must_use]
+    pub fn through(&self, relay: PeerId) -> Self {
+        Self { relay: Some(relay), ..self.clone() }
+    }
+
+    /// Adds an attempt that ended before there was anything to dial.
+    pub fn note(&self, address: SocketAddr, begun: Instant, outcome: AttemptOutcome) {
+        let started = begun.saturating_duration_since(self.begun);
+        let attempt = Attempt { address, relay: self.relay, started, took: begun.elapsed(), outcome };
+        self.lock().push(Line { candidate: address, attempt });
+    }
+
     /// What was tried until now, in the order of the starts.
     #[must_use]
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.lock().clone()
+        let now = self.begun.elapsed();
+        let until_now = |line: &Line| {
+            let mut attempt = line.attempt.clone();
+            if attempt.outcome == AttemptOutcome::Running {
+                attempt.took = now.saturating_sub(attempt.started);
+            }
+            attempt
+        };
+        self.lock().iter().map(until_now).collect()
     }
 
-    fn start(&self, address: SocketAddr, started: Duration) {
-        self.lock().push(Attempt {
-            address,
-            started,
-            took: Duration::ZERO,
-            outcome: AttemptOutcome::Running,
-        });
+    /// Begins an attempt; `address` is where its packets really go.
+    fn start(&self, candidate: SocketAddr, address: SocketAddr) {
+        let (started, took, outcome) = (self.begun.elapsed(), Duration::ZERO, AttemptOutcome::Running);
+        let attempt = Attempt { address, relay: self.relay, started, took, outcome };
+        self.lock().push(Line { candidate, attempt });
     }
 
-    fn end(&self, address: SocketAddr, at: Duration, outcome: AttemptOutcome) {
-        let mut attempts = self.lock();
-        let running = attempts
+    fn end(&self, candidate: SocketAddr, outcome: AttemptOutcome) {
+        let at = self.begun.elapsed();
+        let mut lines = self.lock();
+        let running = lines
             .iter_mut()
-            .find(|attempt| attempt.address == address && attempt.outcome == AttemptOutcome::Running);
-        if let Some(attempt) = running {
+            .find(|line| line.candidate == candidate && line.attempt.outcome == AttemptOutcome::Running);
+        if let Some(Line { attempt, .. }) = running {
             attempt.took = at.saturating_sub(attempt.started);
             attempt.outcome = outcome;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Attempt>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Line>> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +167,6 @@ impl Endpoint {
             endpoint: self,
             peer,
             timeline,
-            started: Instant::now(),
             race: DialRace::new(candidates.iter().copied(), Instant::now().into_std()),
             running: Attempts::default(),
         };
@@ -146,7 +182,6 @@ struct Dial<'a> {
     endpoint: &'a Endpoint,
     peer: PeerId,
     timeline: &'a Timeline,
-    started: Instant,
     race: DialRace,
     running: Attempts,
 }
@@ -170,11 +205,11 @@ impl Dial<'_> {
     fn obey(&mut self, event: DialEvent) {
         match event {
             DialEvent::Start(Candidate { addr, kind: _ }) => {
-                self.timeline.start(addr, self.started.elapsed());
+                self.timeline.start(addr, self.endpoint.shared().way_of(addr).remote());
                 self.running.start(addr, shake_hands(self.endpoint.clone(), self.peer, addr));
             }
             DialEvent::GiveUp(address) => {
-                self.timeline.end(address, self.started.elapsed(), AttemptOutcome::Abandoned);
+                self.timeline.end(address, AttemptOutcome::Abandoned);
                 self.running.give_up(address);
             }
         }
@@ -186,7 +221,7 @@ impl Dial<'_> {
             Err(outcome) => (outcome, None),
         };
         tracing::debug!(peer = %self.peer.short(), %address, ?outcome, "tried a candidate");
-        self.timeline.end(address, self.started.elapsed(), outcome);
+        self.timeline.end(address, outcome);
         match &connection {
             Some(_) => self.race.handle_connected(address),
             None => self.race.handle_failed(address, Instant::now().into_std()),

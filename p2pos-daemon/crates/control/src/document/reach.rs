@@ -107,8 +107,11 @@ pub struct RouterAnswer {
 /// One address that was dialled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DialAttempt {
-    /// Where: a person's address.
+    /// Where: a person's address, or the relay's; empty if the relay is known by a name only that was not found.
     pub address: String,
+    /// The relay through which it went: a petname or PeerId; absent if it went there directly.
+    #[serde(default)]
+    pub relay: Option<String>,
     /// When, in milliseconds since the dial began.
     pub after_ms: u64,
     /// How long it took until the outcome, in milliseconds.

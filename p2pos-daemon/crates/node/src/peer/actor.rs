@@ -102,6 +102,10 @@ impl Actor {
             Command::Connect(reply) => self.wishes.add(reply),
             Command::Adopt(connection, welcome) => self.adopt(*connection, welcome),
             Command::Disconnect => self.disconnect(),
+            Command::Redial => {
+                self.dialler.give_up();
+                self.dialler.hope_again();
+            }
             Command::NetworkChanged => {
                 self.connections.nudge_all();
                 self.dialler.hope_again();

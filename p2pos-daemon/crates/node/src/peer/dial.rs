@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use p2pos_discovery::ResolveError;
 use p2pos_identity::PeerId;
+use p2pos_peer_protocol::EndCode;
 use p2pos_transport::{Connection, Timeline};
 use p2pos_traversal::{Backoff, Candidate, CandidateKind};
 use tokio::time::Instant;
@@ -104,7 +105,10 @@ async fn look_up_and_dial(peer: PeerId, context: Arc<Context>, timeline: Timelin
             },
         }
         if let Some(error) = failure.take_if(|_| !has_relay) {
-            return Err(error);
+            // What the relays' attempts came to stands in the timeline meanwhile.
+            return Err(
+                error.with_all_that_was_tried(timeline.attempts(), context.relays.are_forbidden(peer))
+            );
         }
     }
 }
@@ -117,16 +121,27 @@ async fn dial_directly(peer: PeerId, context: &Context, timeline: &Timeline) -> 
 /// Dials a peer where it can be called through a relay, or a relay by TCP.
 async fn dial_over_relay(peer: PeerId, context: &Context, timeline: &Timeline) -> Option<Connection> {
     let line = context.relays.line_to(peer);
-    let way = match line {
-        Some(line) => line,
-        None => context.relays.way_to(peer).await?,
+    let (way, timeline) = match line {
+        Some(line) => (line, timeline.clone()),
+        None => {
+            let (way, relay) = context.relays.way_to(peer, timeline).await?;
+            (way, timeline.through(relay))
+        }
     };
     let candidate = Candidate { addr: way.socket_addr(), kind: CandidateKind::Relayed };
-    let dialed = context.endpoint.dial(peer, &[candidate], timeline).await;
-    if dialed.is_err() {
-        context.relays.let_go(way);
+    let dialed = context.endpoint.dial(peer, &[candidate], &timeline).await;
+    match dialed {
+        // The user forbade it meanwhile.
+        Ok(connection) if context.relays.forbids(&connection) => {
+            connection.close(EndCode::REFUSED);
+            None
+        }
+        Ok(connection) => Some(connection),
+        Err(_) => {
+            context.relays.let_go(way);
+            None
+        }
     }
-    dialed.ok()
 }
 
 fn unresolved(error: &ResolveError) -> OpenError {

@@ -178,6 +178,8 @@ pub(crate) enum Command {
     Adopt(Box<Connection>, Welcome),
     /// Close the connections, stop dialling, and refuse those who wait.
     Disconnect,
+    /// What is known of the ways to the peer has changed: a dial in progress, or one that is waited for, begins anew.
+    Redial,
     /// Dial now if you are waiting to: the network has changed.
     NetworkChanged,
     /// Let everyone who waits know that the node is going down, and end.

@@ -12,7 +12,9 @@ use p2pos_peer_protocol::{
     EndCode,
     signal::{RelayPlace, SignalMessage},
 };
-use p2pos_transport::{FakeAddr, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths, Pulse, Way};
+use p2pos_transport::{
+    FakeAddr, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths, Pulse, Timeline, Way,
+};
 use p2pos_traversal::{
     Probe, Scope,
     choice::{PathId as PlanPath, Tier},
@@ -350,7 +352,7 @@ impl Steering {
         }
         let (paths, relays, peer) = (self.paths.clone(), self.relays.clone(), self.live.connection.peer());
         self.openings.spawn(async move {
-            let Some(way) = relays.way_to(peer).await else {
+            let Some((way, _)) = relays.way_to(peer, &Timeline::default()).await else {
                 return tracing::debug!(peer = %peer.short(), "no relay leads to this peer");
             };
             let opened = timeout(PATH_WAIT, paths.open(way.socket_addr(), PathStatus::Backup)).await;

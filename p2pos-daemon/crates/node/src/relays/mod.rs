@@ -9,6 +9,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `serve` | the relay's side of `/p2pos/relay/1` |
+//! | `call` | calling a peer at one of its relays |
 //! | `keep` | our leases at two relays |
 //! | `link` | the user's side of `/p2pos/relay/1` |
 //! | `flows` | which flow is whose |
@@ -17,6 +18,7 @@
 //!
 //! Refuses to know: which path is used (`reach`), what passes. RELAY.md beside `p2pos-relay`; DESIGN section 7.
 
+mod call;
 mod flows;
 mod keep;
 mod lines;
@@ -37,7 +39,7 @@ use p2pos_discovery::{HostPort, RelayAddress, RelayAt};
 use p2pos_identity::{PeerId, ProtocolName, SecretKey};
 use p2pos_peer_protocol::{
     Hidden,
-    relay::{RELAY_PROTOCOL, RelayExchange, RelayFlow as WireFlow, RelayNotice},
+    relay::{RELAY_PROTOCOL, RelayFlow as WireFlow, RelayNotice},
     signal::{RELAY_ADDRESSES_MAX, RELAYS_MAX, RelayPlace},
 };
 use p2pos_relay::{PeerUse, RelaySettings, RelayStatus, Service, lease::token_for};
@@ -45,7 +47,7 @@ use p2pos_transport::{Endpoint, FakeAddr, RecvStream, RelayFlow, RouteError, Sen
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::Instant,
 };
 
 use self::{
@@ -66,9 +68,6 @@ const LINKS_MAX: usize = 64;
 
 /// Peers whose places are remembered.
 const PLACES_PEERS_MAX: usize = 1_024;
-
-/// How long the next place of a peer waits for the one before it. A relay that is there answers in two round trips.
-const NEXT_PLACE_AFTER: Duration = Duration::from_millis(300);
 
 /// How long a connection to a relay by UDP may take before TCP is tried as well.
 const UDP_ALONE: Duration = Duration::from_secs(2);
@@ -101,13 +100,6 @@ pub(crate) struct Beginning {
     inputs: mpsc::Receiver<Input>,
     uses: Vec<RelayAt>,
     tcp_ports: Vec<u16>,
-}
-
-/// Where a peer can be called.
-struct Place {
-    relay: PeerId,
-    at: Vec<HostPort>,
-    token: [u8; 16],
 }
 
 /// Why a relay cannot be used.
@@ -201,31 +193,6 @@ impl Relays {
     /// Serves a user's stream until it ends.
     pub(crate) async fn serve(&self, live: &Live, send: SendStream, recv: RecvStream) {
         self.serving.serve(live, send, recv).await;
-    }
-
-    /// Finds a way to a peer through a relay: calls it where it can be called, one place after the other until one answers.
-    /// A relay through which a way was found a moment ago comes last, since who asks again found it dead. `None` if there is
-    /// none, or the user wants none. Cancel-safe.
-    pub(crate) async fn way_to(self: &Arc<Self>, peer: PeerId) -> Option<FakeAddr> {
-        if !self.policy.may_relay(&peer) {
-            return None;
-        }
-        let mut places = self.places_of(peer).into_iter();
-        let mut calls = JoinSet::new();
-        loop {
-            if let Some(place) = places.next() {
-                let relays = self.clone();
-                calls.spawn(async move { relays.call(peer, place).await });
-            }
-            tokio::select! {
-                called = calls.join_next() => match called {
-                    Some(Ok(Some(fake))) => return Some(fake),
-                    Some(Ok(None) | Err(_)) => {}
-                    None => return None,
-                },
-                () = sleep(NEXT_PLACE_AFTER), if places.len() > 0 => {}
-            }
-        }
     }
 
     /// The way by which a relay itself is dialled where UDP does not lead to it.
@@ -335,51 +302,6 @@ impl Relays {
     async fn input(&self, input: Input) {
         // Refused only at the end of the node.
         self.inputs.send(input).await.ok();
-    }
-
-    /// Where a peer can be called: what it told, then what the user typed; fresh disappointments last.
-    fn places_of(&self, peer: PeerId) -> Vec<Place> {
-        let told = self.places().get(&peer).cloned().unwrap_or_default();
-        let told = told.into_iter().map(|place| Place {
-            relay: place.relay,
-            at: place.addresses.into_iter().map(HostPort::from).collect(),
-            token: place.token.0,
-        });
-        let typed = self.context().map(|context| context.resolver.relays_of(&peer)).unwrap_or_default();
-        let typed = typed.into_iter().map(|RelayAddress { at, token }| Place {
-            relay: at.relay,
-            at: vec![at.at],
-            token,
-        });
-        let mut places: Vec<Place> = Vec::new();
-        for place in told.chain(typed) {
-            let is_new = places.iter().all(|known| known.relay != place.relay);
-            if is_new && place.relay != peer && place.relay != self.us() {
-                places.push(place);
-            }
-        }
-        places.sort_by_key(|place| self.flows.is_fresh(peer, place.relay));
-        places
-    }
-
-    /// Asks one relay for a flow to a peer.
-    async fn call(self: Arc<Self>, peer: PeerId, place: Place) -> Option<FakeAddr> {
-        self.note_relay(place.relay, place.at);
-        let link = match self.link_to(place.relay).await {
-            Ok(link) => link,
-            Err(error) => {
-                tracing::debug!(relay = %place.relay.short(), %error, "a relay of a peer cannot be used");
-                return None;
-            }
-        };
-        match link.ask(RelayExchange::Connect { peer, token: Hidden(place.token) }).await? {
-            RelayExchange::Flow(flow) => self.take_flow(&link, peer, &flow, false),
-            RelayExchange::Refuse(refusal) => {
-                tracing::debug!(relay = %place.relay.short(), peer = %peer.short(), ?refusal, "a call was refused");
-                None
-            }
-            RelayExchange::Reserve { .. } | RelayExchange::Lease(_) | RelayExchange::Connect { .. } => None,
-        }
     }
 
     /// Makes our end of a flow usable.
