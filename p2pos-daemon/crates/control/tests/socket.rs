@@ -71,6 +71,7 @@ impl Handler for Toy {
             | Request::Tool { .. }
             | Request::Explain { .. }
             | Request::Netcheck
+            | Request::RelayStatus
             | Request::Ping { .. } => Err(Failure::failed("not in this toy")),
         }
     }
