@@ -197,9 +197,7 @@ impl Restraint {
         self.window_began = now;
         self.addresses.clear();
         self.hosts.clear();
-        for dialled in self.dialled.values_mut() {
-            dialled.sent = 0;
-        }
+        self.dialled.values_mut().for_each(|dialled| dialled.sent = 0);
         self.forget_older(window);
     }
 
