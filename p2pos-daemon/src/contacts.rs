@@ -212,10 +212,8 @@ mod tests {
         add_to(&book, 1, "bo").unwrap();
         let set = |relay: &str| {
             let request = ContactRequest::Relay { who: "bo".into(), relay: relay.into() };
-            match answer(&book.contacts, request)? {
-                Document::Contact(contact) => Ok(contact.relay),
-                other => panic!("{other:?}"),
-            }
+            let Document::Contact(contact) = answer(&book.contacts, request)? else { panic!("no contact") };
+            Ok(contact.relay)
         };
         assert_eq!(set("never").unwrap(), "never");
         assert_eq!(set("auto").unwrap(), "auto");

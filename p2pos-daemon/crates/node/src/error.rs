@@ -145,15 +145,14 @@ impl OpenError {
 
     /// The same failure of a dial, after all ways were tried.
     pub(crate) fn with_all_that_was_tried(self, attempts: Vec<Attempt>, are_relays_forbidden: bool) -> Self {
-        match self {
-            Self::UnknownPeer | Self::Offline | Self::Unreachable { .. } if are_relays_forbidden => {
-                Self::NeedsRelay { attempts }
-            }
-            // No address of its own, and no relay that leads there.
-            Self::UnknownPeer | Self::Offline | Self::Unreachable { .. } if !attempts.is_empty() => {
-                Self::Unreachable { attempts }
-            }
-            other => other,
+        if !matches!(self, Self::UnknownPeer | Self::Offline | Self::Unreachable { .. }) {
+            return self;
+        }
+        match (are_relays_forbidden, attempts.is_empty()) {
+            (true, _) => Self::NeedsRelay { attempts },
+            // Perhaps it has no address of its own; then no relay leads there.
+            (false, false) => Self::Unreachable { attempts },
+            (false, true) => self,
         }
     }
 

@@ -741,7 +741,7 @@ mod tests {
             assert!(older.unwrap());
         }
         let contacts = book.contacts();
-        assert_eq!(contacts.list().unwrap(), [bo.clone()]);
+        assert_eq!(contacts.list().unwrap(), std::slice::from_ref(&bo));
         assert_eq!(contacts.get(&bo.peer).unwrap(), Some(bo.clone()));
         assert_eq!(contacts.by_petname("bo").unwrap(), Some(bo.clone()));
         assert_eq!(contacts.set_relay(&bo.peer, RelayChoice::Never).unwrap().relay, RelayChoice::Never);

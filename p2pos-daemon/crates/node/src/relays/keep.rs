@@ -87,7 +87,7 @@ fn obey(relays: &Arc<Relays>, event: LeaseEvent) {
                         link.closed().await;
                     }
                     Err(error) => {
-                        tracing::debug!(relay = %relay.short(), %error, "a relay cannot be used now")
+                        tracing::debug!(relay = %relay.short(), %error, "a relay cannot be used now");
                     }
                 }
                 relays.input(Input::Lost(relay)).await;
@@ -118,16 +118,16 @@ async fn reserve(relays: &Relays, link: &Link) -> Option<Input> {
             RelayExchange::Lease(lease) => {
                 return Some(Input::Leased(relay, Duration::from_secs(lease.lasts_s.into())));
             }
-            RelayExchange::Refuse(refusal) => match words::refusal_from_wire(refusal) {
-                Refusal::StampNeeded { challenge, bits } if stamp.is_none() => {
-                    let found = work(relays.us(), challenge, bits).await;
-                    let Some(found) = found else { return Some(Input::Refused(relay, Refusal::NotServed)) };
-                    stamp = Some(words::stamp_to_wire(found));
-                }
-                // It asked for work, got it, and asks again: it does not want us.
-                Refusal::StampNeeded { .. } => return Some(Input::Refused(relay, Refusal::NotServed)),
-                refusal => return Some(Input::Refused(relay, refusal)),
-            },
+            RelayExchange::Refuse(refusal) => {
+                let refusal = words::refusal_from_wire(refusal);
+                let Refusal::StampNeeded { challenge, bits } = refusal else {
+                    return Some(Input::Refused(relay, refusal));
+                };
+                // Whoever asked for work, got it, and asks again does not want us.
+                let found = if stamp.is_none() { work(relays.us(), challenge, bits).await } else { None };
+                let Some(found) = found else { return Some(Input::Refused(relay, Refusal::NotServed)) };
+                stamp = Some(words::stamp_to_wire(found));
+            }
             RelayExchange::Reserve { .. } | RelayExchange::Connect { .. } | RelayExchange::Flow(_) => {
                 return Some(Input::Refused(relay, Refusal::NotServed));
             }
