@@ -141,6 +141,39 @@ fn the_service_manager_is_told_ready_and_stopping() {
 }
 
 #[test]
+fn a_relay_takes_its_settings_at_the_start_and_counts_its_month_over_restarts() {
+    let home = Home::new();
+    // As a daemon left it that was killed; a calendar that goes back takes nothing off.
+    std::fs::write(home.file("relay-month"), "2099-12 5000\n").unwrap();
+    let set = |key: &str, value: &str| {
+        let ran = home.run(&["config", "set", key, value]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stderr
+    };
+    set("relay.tcp_ports", "0");
+    let mut daemon = Daemon::start(&home);
+    assert!(set("relay.mode", "community").contains("next start"), "what the daemon does not do is said");
+    let detail = home.json(&["relay", "status"]);
+    assert_eq!((&detail["schema"], &detail["mode"]), (&"p2pos.relay/1".into(), &"off".into()));
+    daemon.signal("TERM");
+    daemon.ended();
+
+    set("relay.month_gib", "3");
+    let mut daemon = Daemon::start(&home);
+    let detail = home.json(&["relay", "status"]);
+    assert_eq!((&detail["mode"], &detail["month_bytes"]), (&"community".into(), &5_000.into()));
+    assert_eq!(detail["month_bytes_max"], 3_u64 << 30);
+    let shown = home.run(&["relay", "status"]).stdout;
+    assert!(shown.contains("for everybody") && shown.contains("4.8 KiB of 3.0 GiB"), "{shown}");
+    daemon.signal("TERM");
+    let (code, said) = daemon.ended();
+    assert_eq!(code, 0, "{said}");
+    let left = std::fs::read_to_string(home.file("relay-month")).unwrap();
+    assert!(left.ends_with(" 5000\n") && !left.starts_with("2099"), "{left}");
+    assert_eq!(home.run(&["relay", "status"]).code, 3);
+}
+
+#[test]
 fn the_log_has_no_address_of_anybody_at_info() {
     let (ana, bo) = (Home::new(), Home::new());
     let (mut first, _second) = pair(&ana, &bo);
