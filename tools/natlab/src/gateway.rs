@@ -72,6 +72,15 @@ impl Gateway {
         self.await_ready()
     }
 
+    /// How many mappings stand, by its router's rules and not by its word.
+    ///
+    /// # Errors
+    /// The rules cannot be read.
+    pub fn mappings(&self) -> Result<usize> {
+        let rules = self.router.nft_list(TABLE, MAPPED_PREROUTING)?;
+        Ok(rules.lines().filter(|line| line.contains("dnat")).count())
+    }
+
     fn stop(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(drop)

@@ -92,6 +92,14 @@ impl Namespace {
         self.run("nft", &["-f", "-"], rules).map(drop).with_context(|| format!("rules:\n{rules}"))
     }
 
+    /// Reads the rules of a chain inside.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn nft_list(&self, table: &str, chain: &str) -> Result<String> {
+        self.run("nft", &["list", "chain", "inet", table, chain], "")
+    }
+
     /// Sets a value under `/proc/sys/net` inside.
     ///
     /// # Errors

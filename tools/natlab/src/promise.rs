@@ -36,7 +36,17 @@ pub enum Part {
 }
 
 /// The parts that the daemon has and uses.
-pub const BUILT: &[Part] = &[Part::KnownAddress];
+pub const BUILT: &[Part] = &[
+    Part::KnownAddress,
+    Part::Punching,
+    Part::Opener,
+    Part::Guessing,
+    Part::Relay,
+    Part::TcpRelay,
+    Part::Failover,
+    Part::NetworkChange,
+    Part::PortMapping,
+];
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

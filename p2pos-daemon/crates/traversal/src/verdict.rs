@@ -415,7 +415,22 @@ fn even_step(within: &[(usize, u16)]) -> Option<i16> {
     let is_even = first.signum() == last.signum() && first != 0 && first.abs().max(last.abs()) <= DELTA_MAX;
     // The smallest step is the NAT's own; larger ones had other connections between them.
     let own = if first > 0 { first } else { last };
-    if is_even { i16::try_from(own).ok() } else { None }
+    if is_even { i16::try_from(own).ok() } else { shuffled_step(within) }
+}
+
+/// The step between ports that lie as close as counted ones do, in another order than we heard of them: several peers were
+/// called at once, and the word of the last may come first. Ports drawn from a block lie so close once in a thousand times.
+fn shuffled_step(within: &[(usize, u16)]) -> Option<i16> {
+    if within.len() <= AGREEING_MIN {
+        return None;
+    }
+    let mut ports: Vec<u16> = within.iter().map(|(_, port)| *port).collect();
+    ports.sort_unstable();
+    let gaps = ports.windows(2).map(|pair| i32::from(pair[1] - pair[0]));
+    let (least, most) = (gaps.clone().min()?, gaps.max()?);
+    let rises = within.windows(2).filter(|pair| pair[1].1 > pair[0].1).count();
+    let sign = if rises * 2 >= within.len() - 1 { 1 } else { -1 };
+    (least > 0 && most <= DELTA_MAX).then(|| i16::try_from(sign * least).ok()).flatten()
 }
 
 /// The block that the ports come from: aligned, as carriers cut them, or as wide as it may be either way.
@@ -621,5 +636,21 @@ mod tests {
 
     fn local() -> SocketAddr {
         "192.168.1.7:4242".parse().unwrap()
+    }
+
+    #[test]
+    fn steps_are_seen_although_the_words_came_in_another_order() {
+        let within = |ports: &[u16]| ports.iter().copied().enumerate().collect::<Vec<_>>();
+        for (ports, step) in [
+            (&[20_001, 20_003, 20_005][..], Some(2)),
+            (&[20_003, 20_001, 20_005], Some(2)),
+            (&[20_005, 20_003, 20_001], Some(-2)),
+            (&[20_005, 20_001, 20_003, 20_002], Some(-1)),
+            (&[20_005, 20_001], Some(-4)),
+            (&[20_003, 20_001, 20_305], None),
+            (&[20_003, 20_001, 20_003], None),
+        ] {
+            assert_eq!(even_step(&within(ports)), step, "{ports:?}");
+        }
     }
 }

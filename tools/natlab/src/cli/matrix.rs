@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use p2pos_natlab::matrix::{self, CELLS_AT_ONCE, CellReport, Measured, Outcome, Pair, Plan, Report, Score};
+use p2pos_natlab::matrix::{
+    self, CELLS_AT_ONCE, CellReport, GUESSED_AGAIN_PERCENT_MAX, Measured, Outcome, Pair, Plan, Report,
+};
 use p2pos_natlab::people::Program;
 use p2pos_natlab::promise::word;
 use p2pos_natlab::wire::Link;
@@ -85,9 +87,7 @@ pub(crate) async fn run(arguments: MatrixArguments) -> Result<ExitCode> {
         fs::write(&file, matrix::svg(&report)).with_context(|| format!("write {}", file.display()))?;
     }
     words(&summary(&report));
-    let Score { passed, failed, .. } = report.score();
-    let is_good = failed * 100 <= (passed + failed) * usize::from(arguments.may_fail);
-    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.score().is_good(arguments.may_fail.into()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn pair(text: &str) -> Result<Pair> {
@@ -108,7 +108,7 @@ fn row(cell: &CellReport) -> String {
             let late = measured.lateness(cell.expected);
             let kept =
                 if late.is_empty() { "kept".to_owned() } else { format!("kept, LATE: {}", late.join("; ")) };
-            (Some(measured), kept)
+            (Some(measured), if cell.is_second { format!("{kept}, by a second run") } else { kept })
         }
         Outcome::Failed { why, measured } => (measured.as_ref(), format!("BROKEN: {}", cut(&why.join("; ")))),
         Outcome::Missing { part } => (None, format!("NOT BUILT: {part}")),
@@ -153,6 +153,12 @@ fn summary(report: &Report) -> String {
         score.missing,
         Duration::from_millis(u64::try_from(report.took_ms).unwrap_or(u64::MAX)).as_secs_f64()
     )];
+    if score.guessed > 0 {
+        lines.push(format!(
+            "  by a guess: {} cells, of which {} needed a second run; allowed are {GUESSED_AGAIN_PERCENT_MAX} % and two",
+            score.guessed, score.guessed_again
+        ));
+    }
     let mut missing = BTreeMap::<_, usize>::new();
     for cell in &report.cells {
         if let Outcome::Missing { part } = cell.outcome {

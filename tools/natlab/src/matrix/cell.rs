@@ -109,17 +109,17 @@ impl Measured {
     }
 }
 
-/// Runs it. `number` makes names that nobody else has.
-pub(super) async fn run(world: &World, pair: Pair, number: usize) -> Outcome {
-    match try_run(world, pair, number).await {
+/// Runs it. `mark` makes names that nobody else has.
+pub(super) async fn run(world: &World, pair: Pair, mark: &str) -> Outcome {
+    match try_run(world, pair, mark).await {
         Ok((measured, objections)) if objections.is_empty() => Outcome::Passed(measured),
         Ok((measured, why)) => Outcome::Failed { why, measured: Some(measured) },
         Err(error) => Outcome::Failed { why: vec![format!("{error:#}")], measured: None },
     }
 }
 
-async fn try_run(world: &World, pair: Pair, number: usize) -> Result<(Measured, Vec<String>)> {
-    let (from_name, to_name) = (format!("a{number}"), format!("b{number}"));
+async fn try_run(world: &World, pair: Pair, mark: &str) -> Result<(Measured, Vec<String>)> {
+    let (from_name, to_name) = (format!("a{mark}"), format!("b{mark}"));
     let (from, to) = tokio::try_join!(world.person(&from_name, pair.from), world.person(&to_name, pair.to))?;
     let result = meet(world, &from, &to, promise::expected(pair.from, pair.to)).await;
     // Whatever became of it, both take their leave: the landmarks have room for so many strangers only.

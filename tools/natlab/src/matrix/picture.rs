@@ -99,7 +99,7 @@ mod tests {
     fn a_reason_with_angle_brackets_does_not_break_the_picture() {
         let outcome = Outcome::Failed { why: vec!["a < b & c".to_owned()], measured: None };
         let pair = Pair { from: Kind::Home, to: Kind::Public };
-        let cells = vec![CellReport { pair, expected: Expected::Direct, outcome }];
+        let cells = vec![CellReport { pair, expected: Expected::Direct, is_second: false, outcome }];
         let picture = svg(&Report { schema: "p2pos.natlab-matrix/1", cells, took_ms: 1 });
         assert!(picture.contains("a &lt; b &amp; c"));
         assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));

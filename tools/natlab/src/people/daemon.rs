@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{env, io};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use p2pos_control::{Client, ConnectError, ContactRequest, Document, Request};
+use p2pos_control::{Client, ConnectError, ContactRequest, Document, Request, RouterAnswer};
 use p2pos_identity::{KeyFile, PeerId};
 use tokio::time::{Instant, sleep};
 
@@ -175,6 +175,17 @@ impl Daemon {
             bail!("daemon {} answers oddly about relays", self.name);
         };
         Ok(relay.callable_at.into_iter().filter_map(|lease| lease.address).collect())
+    }
+
+    /// What each router said to the wish for a port mapping.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn routers(&self) -> Result<Vec<RouterAnswer>> {
+        let Document::Netcheck(netcheck) = self.ask(Request::Netcheck).await? else {
+            bail!("daemon {} answers oddly about its network", self.name);
+        };
+        Ok(netcheck.routers)
     }
 
     /// Whether a peer's daemon answers. A side effect is a connection.

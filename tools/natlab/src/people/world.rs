@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::daemon::{Daemon, Home, Program};
 use super::plugin::Plugin;
+use crate::gateway::Gateway;
 use crate::lab::{BuiltSite, Lab, Landmark};
 use crate::topology::{Kind, Site};
 use crate::watch;
@@ -114,9 +115,29 @@ impl World {
     /// # Errors
     /// The same.
     pub async fn person_at(&self, plan: &Site) -> Result<Person> {
+        let site = self.build(plan)?;
+        self.move_in(plan, site).await
+    }
+
+    /// The same behind routers of which each maps ports when it is asked.
+    ///
+    /// # Errors
+    /// The same, and a gateway that does not start.
+    pub async fn person_behind_gateways(&self, plan: &Site) -> Result<(Person, Vec<Gateway>)> {
+        let site = self.build(plan)?;
+        let gateways = site.routers().iter().map(|router| Gateway::start(&self.lab, router));
+        let gateways = gateways.collect::<Result<_>>()?;
+        Ok((self.move_in(plan, site).await?, gateways))
+    }
+
+    fn build(&self, plan: &Site) -> Result<BuiltSite> {
         let line = plan.line.or_else(|| self.line.map(|line| (line, line)));
         let site = self.lab.site(&Site { line, ..plan.clone() })?;
         watch::start(&site.host().namespace)?;
+        Ok(site)
+    }
+
+    async fn move_in(&self, plan: &Site, site: BuiltSite) -> Result<Person> {
         let relays = self.relay.addresses(plan.stack.has_v4(), plan.stack.has_v6());
         let relay_at =
             relays.first().map(|at| format!("{}@{at}", self.relay.daemon.peer_id)).unwrap_or_default();

@@ -3,6 +3,7 @@
 //! Each scenario is one async function that builds what it needs, lets it happen, and either gives figures or says in which way it went
 //! wrong. Those that rest on a part which is not built are named, and count as missing; `--all` tries them too.
 
+mod gateways;
 mod lines;
 mod load;
 mod moves;
@@ -48,11 +49,13 @@ pub enum Scenario {
     RebootMidPunch,
     /// The gateway that mapped a port starts anew.
     GatewayRestarts,
+    /// Two routers, one behind the other, both of which map ports.
+    Cascade,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::DiallerRoams,
         Self::AcceptorRoams,
         Self::BothRoam,
@@ -66,6 +69,7 @@ impl Scenario {
         Self::DirectPathCut,
         Self::RebootMidPunch,
         Self::GatewayRestarts,
+        Self::Cascade,
     ];
 
     /// Its name on the command line.
@@ -85,6 +89,7 @@ impl Scenario {
             Self::DirectPathCut => "direct-path-cut",
             Self::RebootMidPunch => "reboot-mid-punch",
             Self::GatewayRestarts => "gateway-restarts",
+            Self::Cascade => "cascade",
         }
     }
 
@@ -107,7 +112,7 @@ impl Scenario {
             Self::DiallerRoams | Self::AcceptorRoams | Self::BothRoam => Part::NetworkChange,
             Self::DiallerReboots | Self::DirectPathCut => Part::Failover,
             Self::RebootMidPunch => Part::Punching,
-            Self::GatewayRestarts => Part::PortMapping,
+            Self::GatewayRestarts | Self::Cascade => Part::PortMapping,
         }
     }
 }
@@ -177,9 +182,9 @@ async fn try_play(program: &Program, scenario: Scenario) -> Result<Figures> {
         Scenario::ThreeLayers => lines::three_layers(&world).await,
         Scenario::Flood => strangers::flood(&world).await,
         Scenario::DirectPathCut => moves::direct_path_cut(&world).await,
-        Scenario::RebootMidPunch | Scenario::GatewayRestarts => {
-            bail!("this scenario is to be written with the part that it tries: {}", scenario.needs())
-        }
+        Scenario::RebootMidPunch => moves::reboot_mid_punch(&world).await,
+        Scenario::GatewayRestarts => gateways::restart(&world).await,
+        Scenario::Cascade => gateways::cascade(&world).await,
     }
 }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tokio::time::sleep;
 
 use super::Figures;
+use super::gateways::becomes_direct;
 use super::load::Load;
 use crate::people::{Person, World};
 use crate::topology::Kind;
@@ -15,6 +17,10 @@ const PIECES: u64 = 200;
 const MOVES_WITHIN: Duration = Duration::from_secs(3);
 /// And for so long when the direct way is cut and there is another (issue: 1 s).
 const FAILS_OVER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often both routers forget while their owners punch, and the time between: a punch takes 20 ms here.
+const REBOOTS: u32 = 20;
+const REBOOT_EVERY: Duration = Duration::from_millis(10);
 
 /// Whose ground moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +65,21 @@ pub(super) async fn direct_path_cut(world: &World) -> Result<Figures> {
     world.lab().cut(&from.site, &to.site)?;
     load.goes_on(PIECES).await;
     Ok(load.end().await?.at_most(FAILS_OVER_WITHIN)?.figures())
+}
+
+/// Both routers forget everything, again and again, while their owners punch; afterwards they get through.
+pub(super) async fn reboot_mid_punch(world: &World) -> Result<Figures> {
+    let (from, to) = two(world, Kind::Home, Kind::Home).await?;
+    let load = Load::start(&from, &to).await?;
+    for _ in 0..REBOOTS {
+        from.site.reboot()?;
+        to.site.reboot()?;
+        sleep(REBOOT_EVERY).await;
+    }
+    let direct_ms = becomes_direct(&from, &to).await?;
+    load.goes_on(PIECES).await;
+    let talked = load.end().await?.at_most(MOVES_WITHIN)?;
+    Ok(talked.figures().into_iter().chain([("direct_ms", direct_ms)]).collect())
 }
 
 async fn reboot(from: &Person, to: &Person, whose: &Person) -> Result<Figures> {

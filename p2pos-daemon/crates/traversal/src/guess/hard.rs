@@ -7,13 +7,13 @@ use std::{
 };
 
 use crate::{
-    guess::{ATTEMPT_DEADLINE, HITS, SOCKETS_MAX, SOCKETS_START},
+    guess::{ATTEMPT_DEADLINE, HITS, SOCKETS_MAX},
     probe::Probe,
     signal::{GuessStart, Signal},
 };
 
-/// Time between two sockets: 200 in a second leave a third of the host's probes to others.
-const SPACING: Duration = Duration::from_millis(5);
+/// Time between two sockets: 250 in a second leave a sixth of the host's probes to others.
+const SPACING: Duration = Duration::from_millis(4);
 /// Time between two hits: apart, so that one burst of loss does not take all three.
 const HIT_SPACING: Duration = Duration::from_millis(20);
 /// Slips that are covered when both sides predict: ports that others took between the last look and our sockets, both
@@ -45,7 +45,7 @@ pub enum Aim {
 /// What an attempt of the hard side begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HardSetup {
-    /// Goes to the easy side when the first sockets are open; says how many there will be.
+    /// Goes to the easy side when all sockets are open, so that no guess is spent on few; says how many they are.
     pub start: GuessStart,
     /// Where the sockets aim.
     pub aim: Aim,
@@ -217,7 +217,7 @@ impl HardSide {
         let socket = self.opened;
         self.opened += 1;
         self.next_open = now + SPACING;
-        if self.opened == self.sockets.min(SOCKETS_START) && !self.is_guesser() {
+        if self.opened == self.sockets && !self.is_guesser() {
             self.events.push_back(HardEvent::Signal(Signal::GuessStart(self.setup.start)));
         }
         HardEvent::Open { socket, to: self.target(socket), ttl: self.setup.ttl }
