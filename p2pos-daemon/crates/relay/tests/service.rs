@@ -80,6 +80,24 @@ fn a_lease_of_somebody_who_went_away_waits_a_minute() {
 }
 
 #[test]
+fn who_takes_leave_leaves_places_to_others_and_the_other_side_is_told() {
+    let mut relay = Relay::new(settings(RelayMode::Community));
+    let (_caller, callee) = relay.join(&stranger(1), &stranger(2));
+    relay.service.handle_left(peer(1));
+    assert_eq!((relay.service.status().community_leases, relay.service.status().flows), (1, 0));
+    let is_told = |event| match event {
+        ServiceEvent::Tell { peer: told, notice: Notice::Ended { vni, why } } => {
+            (told, vni, why) == (peer(2), callee.end.vni(), FlowEnding::HungUp)
+        }
+        _ => false,
+    };
+    assert!(std::iter::from_fn(|| relay.service.poll_event()).any(is_told));
+    relay.service.handle_left(peer(2));
+    assert_eq!(relay.service.status().community_leases, 0);
+    relay.service.handle_left(peer(2));
+}
+
+#[test]
 fn a_contacts_guest_may_call_and_the_contact_pays() {
     let mut relay = Relay::new(settings(RelayMode::Contacts));
     let (guest, _) = relay.join(&stranger(1), &contact(2));

@@ -16,7 +16,7 @@ use p2pos_transport::{
     FakeAddr, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths, Pulse, Timeline, Way,
 };
 use p2pos_traversal::{
-    Probe, Scope,
+    Candidate, Probe, Scope,
     choice::{PathId as PlanPath, Tier},
     guess::{NetworkPair, Strain},
     plan::{Action, GuessJob, PathEvent as PlanEvent, PeerPlan, PlanConfig},
@@ -131,6 +131,7 @@ pub(crate) async fn steer(
         lost_before: 0,
         guessed: Vec::new(),
         keeps_alive: false,
+        has_scouted: false,
     };
     let told = own.borrow().candidates.iter().map(|candidate| candidate.addr).collect();
     steering.tell_candidates(told);
@@ -202,6 +203,8 @@ struct Steering {
     /// Guess sockets that were hit; given back at the end.
     guessed: Vec<FakeAddr>,
     keeps_alive: bool,
+    /// Whether the peer's IPv4 address was tried for its word about ours.
+    has_scouted: bool,
 }
 
 impl Steering {
@@ -451,6 +454,9 @@ impl Steering {
             return self.relays.note_places(self.live.connection.peer(), places);
         }
         let Some(signal) = words::from_wire(message) else { return };
+        if let Signal::Candidates(candidates) = &signal {
+            self.scout(candidates);
+        }
         if let (Signal::GuessHit { attempt: number }, Some(attempt)) = (&signal, &self.attempt) {
             attempt.tell(Told::Hit { attempt: *number });
         }
@@ -469,6 +475,30 @@ impl Steering {
         self.plan.handle_own_candidates(&own.candidates, now());
         // The lifetime of bindings may have been learned.
         self.keep_alive();
+    }
+
+    /// Who has both IPs meets its peers by IPv6, and learns nothing of the NAT before its IPv4 address, which it needs for peers
+    /// without IPv6. So one path by IPv4 is opened beside, on which the peer tells what it sees; unused, it ends by itself.
+    fn scout(&mut self, candidates: &[Candidate]) {
+        let is_needed = {
+            let own = self.reach.own().picture();
+            let own = own.borrow();
+            own.verdict_v4.mapping.is_none()
+                && own.machine.addresses.iter().any(|address| address.ip.is_ipv4())
+        };
+        let is_by_v6 = self.plan.chosen().is_some_and(|(_, tier)| tier == Tier::DirectV6);
+        let public = candidates
+            .iter()
+            .find(|candidate| candidate.addr.is_ipv4() && scope_of(candidate.addr.ip()) == Scope::Global);
+        if let Some(public) = public
+            && is_needed
+            && is_by_v6
+            && self.role == Role::Dialler
+            && !self.has_scouted
+        {
+            self.has_scouted = true;
+            self.open_path(public.addr);
+        }
     }
 
     /// Tells noq where the peer may punch us.

@@ -16,7 +16,7 @@ use p2pos_peer_protocol::{
     relay::{RelayExchange, RelayMessage, RelayNotice},
 };
 use p2pos_relay::{Asker, Call, ENTROPY_BYTES, Entropy, Refusal, Service, ServiceEvent, Via};
-use p2pos_transport::{Endpoint, Forwarder, PathStatus, RecvStream, SendStream, Way};
+use p2pos_transport::{Endpoint, Forwarder, Lost, PathStatus, RecvStream, SendStream, StreamEnd, Way};
 use rand::RngExt as _;
 use tokio::{
     sync::{Notify, mpsc},
@@ -59,6 +59,15 @@ struct User {
     /// Tells streams of one user apart.
     stream: u64,
     notices: mpsc::Sender<RelayMessage>,
+}
+
+/// How a user's stream ended.
+#[derive(Debug, Clone, Copy)]
+enum Leave {
+    /// The user wants nothing more.
+    InGoodOrder,
+    /// It may come back.
+    Lost,
 }
 
 impl Serving {
@@ -113,7 +122,7 @@ impl Serving {
         let (notices, mut waiting) = mpsc::channel(NOTICES_MAX);
         let stream = send.id();
         self.users().insert(peer, User { stream, notices });
-        self.talk(live, &mut send, &mut recv, &mut waiting).await;
+        let leave = self.talk(live, &mut send, &mut recv, &mut waiting).await;
         let was_last = {
             let mut users = self.users();
             let is_last = users.get(&peer).is_some_and(|user| user.stream == stream);
@@ -123,7 +132,10 @@ impl Serving {
             is_last
         };
         if was_last {
-            self.with(|service| service.handle_gone(now(), peer));
+            self.with(|service| match leave {
+                Leave::InGoodOrder => service.handle_left(peer),
+                Leave::Lost => service.handle_gone(now(), peer),
+            });
         }
         send.finish();
     }
@@ -134,20 +146,21 @@ impl Serving {
         send: &mut SendStream,
         recv: &mut RecvStream,
         waiting: &mut mpsc::Receiver<RelayMessage>,
-    ) {
+    ) -> Leave {
         let mut decoder = Decoder::<RelayMessage>::new();
         let (mut window_ends, mut taken) = (Instant::now() + RATE_WINDOW, 0);
         loop {
             let mut chunk = tokio::select! {
                 Some(notice) = waiting.recv() => {
                     if !write(send, &notice).await {
-                        return;
+                        return Leave::Lost;
                     }
                     continue;
                 }
                 read = recv.read_chunk() => match read {
                     Ok(Some(chunk)) => chunk,
-                    Ok(None) | Err(_) => return,
+                    Ok(None) | Err(StreamEnd::Lost(Lost::Closed(_))) => return Leave::InGoodOrder,
+                    Err(_) => return Leave::Lost,
                 },
             };
             loop {
@@ -156,7 +169,8 @@ impl Serving {
                     Ok(None) => break,
                     Err(error) => {
                         tracing::debug!(%error, "a user of the relay sent no valid request");
-                        return recv.stop(EndCode::PROTOCOL);
+                        recv.stop(EndCode::PROTOCOL);
+                        return Leave::Lost;
                     }
                 };
                 if Instant::now() >= window_ends {
@@ -169,7 +183,7 @@ impl Serving {
                 if let Some(answer) = self.answer(live, message)
                     && !write(send, &answer).await
                 {
-                    return;
+                    return Leave::Lost;
                 }
             }
         }

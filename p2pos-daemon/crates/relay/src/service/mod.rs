@@ -225,6 +225,24 @@ impl Service {
         }
     }
 
+    /// Takes note that a peer took its leave: nobody will call it here, and its flows are over. Others need the places.
+    pub fn handle_left(&mut self, peer: PeerId) {
+        if let Some(held) = self.leases.get_mut(&peer) {
+            held.ends_at = 0;
+            self.remove_leases(|held| held.ends_at == 0);
+        }
+        let of_peer: Vec<u32> = self
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| [circuit.caller.peer, circuit.callee.peer].contains(&peer))
+            .map(|(place, _)| place)
+            .collect();
+        for place in of_peer {
+            self.end_flow(place, FlowEnding::HungUp, Some(peer));
+        }
+        self.promote();
+    }
+
     /// Takes note that a peer's connection moved to another address. Flows move by themselves.
     pub fn handle_moved(&mut self, asker: &Asker) {
         if let Some(held) = self.leases.get_mut(&asker.peer) {
@@ -506,9 +524,11 @@ impl Service {
 
     /// Lets introductions carry payload where places have become free.
     fn promote(&mut self) {
-        while self.introductions > 0
-            && self.circuits.count() - self.introductions < self.settings.community.flows_max
-        {
+        let flows_max = match self.settings.mode {
+            crate::RelayMode::Community => self.settings.community.flows_max,
+            crate::RelayMode::Contacts | crate::RelayMode::Off => self.settings.contacts.flows_max,
+        };
+        while self.introductions > 0 && self.circuits.count() - self.introductions < flows_max {
             self.circuits.promote_one();
             self.introductions -= 1;
         }
