@@ -45,7 +45,7 @@ pub use crate::{
     path::{PathInfo, PathKind, Way},
     paths::{
         Abandoned, CandidateError, PathError, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths,
-        Pulse,
+        Pulse, Sign,
     },
     socket::SocketCounters,
     stream::{RecvStream, SendEnd, SendStream, Stopped},

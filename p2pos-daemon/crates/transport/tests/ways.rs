@@ -15,7 +15,7 @@ use std::{
 };
 
 use p2pos_transport::{
-    Connection, Endpoint, FakeAddr, FakeKind, PathEvent, PathId, PathKind, PathStatus, Pulse, Way,
+    Connection, Endpoint, FakeAddr, FakeKind, PathEvent, PathId, PathKind, PathStatus, Pulse, Sign, Way,
 };
 use tokio::time::sleep;
 
@@ -124,7 +124,7 @@ async fn cut_under_load(uploads: bool) -> Duration {
     let sending = tokio::spawn(send_pattern(from.clone(), TOTAL));
     until(|| progress.load(Ordering::Relaxed) > TOTAL / 3).await;
     nat.cut();
-    let suspicion = async || while paths.feel_pulse(direct, PATIENCE).await != Pulse::Silent {};
+    let suspicion = async || while paths.feel_pulse(direct, Sign::Answer, PATIENCE).await != Pulse::Silent {};
     suspicion().await;
     let relayed = soon(paths.open(there.socket_addr(), PathStatus::Available)).await.unwrap();
     paths.set_status(direct, PathStatus::Backup).unwrap();
@@ -281,7 +281,7 @@ async fn what_the_dialled_side_may_not_do_is_said() {
     assert_eq!(dialed.paths().open(gone, PathStatus::Backup).await, Err(PathError::Unsendable(gone)));
     assert!(FakeAddr::of(gone.ip()).is_some());
     assert!(matches!(
-        dialed.paths().feel_pulse(PathId::FIRST, Duration::from_secs(20)).await,
+        dialed.paths().feel_pulse(PathId::FIRST, Sign::Answer, Duration::from_secs(20)).await,
         Pulse::Alive(_)
     ));
 }

@@ -41,6 +41,8 @@ pub struct Watchdog {
     rtt: Duration,
     state: State,
     event: Option<WatchEvent>,
+    /// It was called dead, and has not been heard since.
+    is_kept: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl Watchdog {
     /// Starts with nothing in flight. `rtt`: the path's round trip, as far as it is known.
     #[must_use]
     pub fn new(rtt: Duration) -> Self {
-        Self { rtt, state: State::Quiet, event: None }
+        Self { rtt, state: State::Quiet, event: None, is_kept: false }
     }
 
     /// Takes note that something was sent on the path that must be answered: data, or a ping.
@@ -76,12 +78,20 @@ impl Watchdog {
             State::Quiet | State::Waiting(_) => {}
         }
         self.state = if in_flight { State::Waiting(now) } else { State::Quiet };
+        self.is_kept = false;
+    }
+
+    /// Tells whether the path was called dead, was kept for want of another, and has not been heard since.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// Takes the decision to keep a path that was called dead, because there is no other: the next word comes after
     /// [`PATIENCE_MAX`].
     pub fn handle_kept(&mut self, now: Instant) {
         if self.state == State::Dead {
+            self.is_kept = true;
             self.state = State::Suspect(now + (PATIENCE_MAX - patience(self.rtt)));
         }
     }

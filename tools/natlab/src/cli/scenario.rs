@@ -78,5 +78,9 @@ fn row(report: &ScenarioReport) -> String {
         Outcome::Failed { why } => format!("FAILED: {why}"),
         Outcome::Missing { part } => format!("NOT BUILT: {part}"),
     };
-    format!("{:18} {:6.1} s  {what}", report.scenario, report.took_s)
+    let first = match &report.first_failed {
+        Some(why) => format!(" (a second run; the first: {why})"),
+        None => String::new(),
+    };
+    format!("{:18} {:6.1} s  {what}{first}", report.scenario, report.took_s)
 }

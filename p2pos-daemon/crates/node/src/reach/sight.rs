@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use p2pos_transport::{PathId, PathState, Paths};
+use p2pos_transport::{PathId, PathState, Paths, Way};
 use p2pos_traversal::plan::PathEvent;
 use tokio::{sync::Notify, time::Instant};
 
@@ -20,6 +20,14 @@ use tokio::{sync::Notify, time::Instant};
 const LOOK_BUSY: Duration = Duration::from_millis(100);
 /// The pause while nothing flows; after that, whoever writes first wakes the watch.
 const LOOK_QUIET_MAX: Duration = Duration::from_millis(800);
+/// When somebody who talked a moment ago has said nothing for so long, the path is reminded; then after twice as long, and once more.
+/// A router that forgets in the middle of a conversation lets nobody in before its own side sends, and that side may just be
+/// listening. Half would cost slow talkers a packet for each sentence; double would leave them hanging longer than they stand.
+const REMIND_AFTER: Duration = Duration::from_secs(1);
+/// So often; after that the keepalive alone is enough.
+const REMINDERS_MAX: u32 = 3;
+/// Bytes, both ways, from which on it is talk. Pings and their answers are less.
+const TALK_BYTES_MIN: u64 = 512;
 /// A change of the round trip that is worth telling: a tenth.
 const RTT_CHANGE_DIVISOR: u32 = 10;
 
@@ -53,6 +61,8 @@ struct Seen {
     received: u64,
     /// The round trip at the last look: it changes with every answer, by whichever path that comes.
     rtt: Option<Duration>,
+    /// Something was sent that nobody has answered yet.
+    is_waiting: bool,
     /// The one that was told.
     told_rtt: Duration,
 }
@@ -63,16 +73,40 @@ pub(super) struct Sight {
     paths: BTreeMap<PathId, Seen>,
     next: Option<Instant>,
     pause: Duration,
+    /// Bytes of all paths at the last look, and when they last were talk.
+    bytes: u64,
+    talked_at: Instant,
+    reminders: u32,
 }
 
 impl Sight {
     pub(super) fn new() -> Self {
-        Self { paths: BTreeMap::new(), next: Some(Instant::now() + LOOK_BUSY), pause: LOOK_BUSY }
+        let now = Instant::now();
+        Self {
+            paths: BTreeMap::new(),
+            next: Some(now + LOOK_BUSY),
+            pause: LOOK_BUSY,
+            bytes: 0,
+            talked_at: now,
+            // Nothing was said that could be interrupted.
+            reminders: REMINDERS_MAX,
+        }
     }
 
     /// When to look again; `None` while everything is quiet.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.next
+        [self.next, self.reminder_due()].into_iter().flatten().min()
+    }
+
+    fn reminder_due(&self) -> Option<Instant> {
+        (self.reminders < REMINDERS_MAX).then(|| self.talked_at + REMIND_AFTER * (1 << self.reminders))
+    }
+
+    /// Whether the path in use is to be reminded now.
+    pub(super) fn takes_reminder(&mut self) -> bool {
+        let is_due = self.reminder_due().is_some_and(|due| due <= Instant::now());
+        self.reminders += u32::from(is_due);
+        is_due
     }
 
     /// Looks often again.
@@ -81,15 +115,27 @@ impl Sight {
         self.next = Some(Instant::now() + LOOK_BUSY);
     }
 
+    /// Whether a path was there at the last look.
+    pub(super) fn has_seen(&self, id: PathId) -> bool {
+        self.paths.contains_key(&id)
+    }
+
     /// Looks at all paths; what has happened on them since the last look, and whether anything did.
-    pub(super) fn look(&mut self, paths: &Paths) -> Vec<(PathId, PathEvent)> {
+    pub(super) fn look(&mut self, paths: &Paths, in_use: Option<PathId>) -> Vec<(PathId, PathEvent)> {
         let states = paths.list();
         let mut events = Vec::new();
         for state in &states {
             let seen = self.paths.entry(state.id).or_default();
-            events.extend(difference(seen, state).map(|event| (state.id, event)));
+            let is_strict = in_use == Some(state.id) && matches!(state.way, Way::Direct(_));
+            events.extend(difference(seen, state, is_strict).map(|event| (state.id, event)));
         }
         self.paths.retain(|id, _| states.iter().any(|state| state.id == *id));
+        let bytes = states.iter().map(|state| state.bytes_sent + state.bytes_received).sum::<u64>();
+        // Less than before: a path was closed.
+        if bytes.saturating_sub(self.bytes) >= TALK_BYTES_MIN {
+            (self.talked_at, self.reminders) = (Instant::now(), 0);
+        }
+        self.bytes = bytes;
         let has_moved = events.iter().any(|(_, event)| !matches!(event, PathEvent::Rtt(_)));
         self.pause = if has_moved { LOOK_BUSY } else { self.pause * 2 };
         self.next = (self.pause <= LOOK_QUIET_MAX).then(|| Instant::now() + self.pause);
@@ -98,12 +144,22 @@ impl Sight {
 }
 
 /// What a look adds to what was seen before.
-fn difference(seen: &mut Seen, state: &PathState) -> impl Iterator<Item = PathEvent> + use<> {
+fn difference(
+    seen: &mut Seen,
+    state: &PathState,
+    is_strict: bool,
+) -> impl Iterator<Item = PathEvent> + use<> {
     let has_asked = state.bytes_to_answer != seen.to_answer;
-    let has_heard =
-        state.packets_received != seen.received || seen.rtt.is_some_and(|before| before != state.rtt);
-    // Whatever was sent beside something heard is mostly what was answered. If it was not, QUIC sends it again, and then
-    // nothing is heard. Acknowledgements must not count, or two watchdogs would wake each other for ever.
+    // What came before the first look was mostly answers.
+    let is_answered = seen.rtt.map_or(state.packets_received > 0, |before| before != state.rtt);
+    let has_received = state.packets_received != seen.received;
+    // On a direct path in use, whatever comes while we wait for an answer proves nothing: it may come from an address that the peer
+    // has now, and we still send to the one that it had. A relay follows the peer; and the answers to what we send on a path that
+    // the peer does not use yet may take a way that is dead.
+    // Acknowledgements are not to be answered, or two watchdogs would wake each other for ever.
+    let is_good_sign = is_answered || (has_received && !is_strict);
+    seen.is_waiting = !is_good_sign && (seen.is_waiting || has_asked);
+    let has_heard = is_good_sign || (has_received && !seen.is_waiting);
     let traffic = match (has_heard, has_asked) {
         (true, _) => Some(PathEvent::Heard { in_flight: false }),
         (false, true) => Some(PathEvent::Sent),
@@ -122,7 +178,7 @@ fn difference(seen: &mut Seen, state: &PathState) -> impl Iterator<Item = PathEv
 
 #[cfg(test)]
 mod tests {
-    use p2pos_transport::{PathStatus, Way};
+    use p2pos_transport::PathStatus;
 
     use super::*;
 
@@ -143,20 +199,47 @@ mod tests {
     }
 
     #[test]
-    fn sending_without_hearing_is_told_and_hearing_ends_it() {
+    fn sending_without_an_answer_is_told_and_the_answer_ends_it() {
         let mut seen = Seen::default();
-        let mut look = |state| difference(&mut seen, &state).collect::<Vec<_>>();
+        let mut look = |state| difference(&mut seen, &state, true).collect::<Vec<_>>();
         assert_eq!(look(state(1, 0, 10)), [PathEvent::Sent]);
         assert_eq!(look(state(1, 0, 10)), []);
-        let rtt = PathEvent::Rtt(Duration::from_millis(10));
-        assert_eq!(look(state(1, 1, 10)), [PathEvent::Heard { in_flight: false }, rtt]);
-        assert_eq!(look(state(2, 2, 10)), [PathEvent::Heard { in_flight: false }]);
+        let rtt = PathEvent::Rtt(Duration::from_millis(20));
+        assert_eq!(look(state(1, 1, 20)), [PathEvent::Heard { in_flight: false }, rtt]);
+        assert_eq!(look(state(1, 2, 20)), [PathEvent::Heard { in_flight: false }], "who only listens hears");
+    }
+
+    #[test]
+    fn packets_of_a_peer_that_has_moved_are_no_answer() {
+        let mut seen = Seen::default();
+        let mut look = |state| difference(&mut seen, &state, true).collect::<Vec<_>>();
+        assert_eq!(look(state(1, 0, 10)), [PathEvent::Sent]);
+        assert_eq!(look(state(1, 9, 10)), []);
+        assert_eq!(look(state(2, 20, 10)), [PathEvent::Sent]);
+        let on_another = difference(&mut seen, &state(3, 30, 10), false).collect::<Vec<_>>();
+        assert_eq!(on_another[0], PathEvent::Heard { in_flight: false });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_talked_a_moment_ago_reminds_the_routers_three_times() {
+        let mut sight = Sight::new();
+        assert!(sight.reminder_due().is_none(), "nothing was said yet");
+        (sight.talked_at, sight.reminders) = (Instant::now(), 0);
+        let mut reminded = Vec::new();
+        let begun = Instant::now();
+        while let Some(due) = sight.reminder_due() {
+            tokio::time::sleep_until(due).await;
+            assert!(sight.takes_reminder());
+            reminded.push(begun.elapsed().as_secs());
+        }
+        assert_eq!(reminded, [1, 2, 4]);
+        assert!(!sight.takes_reminder());
     }
 
     #[test]
     fn an_answer_that_comes_by_another_path_is_heard() {
         let mut seen = Seen::default();
-        let mut look = |state| difference(&mut seen, &state).collect::<Vec<_>>();
+        let mut look = |state| difference(&mut seen, &state, true).collect::<Vec<_>>();
         assert_eq!(look(state(1, 0, 10)), [PathEvent::Sent]);
         let rtt = PathEvent::Rtt(Duration::from_millis(20));
         assert_eq!(look(state(2, 0, 20)), [PathEvent::Heard { in_flight: false }, rtt]);
@@ -166,7 +249,7 @@ mod tests {
     fn an_acknowledgement_waits_for_no_answer() {
         let mut seen = Seen { to_answer: 5, ..Seen::default() };
         let acknowledged = PathState { packets_sent: 9, bytes_sent: 900, ..state(5, 0, 0) };
-        assert_eq!(difference(&mut seen, &acknowledged).count(), 0);
+        assert_eq!(difference(&mut seen, &acknowledged, true).count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use p2pos_peer_protocol::{
     signal::{RelayPlace, SignalMessage},
 };
 use p2pos_transport::{
-    FakeAddr, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths, Pulse, Timeline, Way,
+    FakeAddr, PathEvent, PathEvents, PathId, PathState, PathStatus, Paths, Pulse, Sign, Timeline, Way,
 };
 use p2pos_traversal::{
     Candidate, Probe, Scope,
@@ -41,6 +41,11 @@ use crate::{peer::Live, relays::Relays};
 
 /// How long a path may take to be opened, and a ping to be answered, before nobody waits any more.
 const PATH_WAIT: Duration = Duration::from_secs(5);
+/// The same for a path through a relay, which is wanted when nothing else works: two round trips over a satellite. The peer may be
+/// on the move, and the relay know its old address only; it is called again then.
+const RELAY_PATH_WAIT: Duration = Duration::from_millis(1_200);
+/// Calls for one such path.
+const RELAY_CALLS: u32 = 4;
 /// A direct connection is left alone for so long: most are over before anything could be improved.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How often the path that carries the signals is looked at while ports are guessed.
@@ -127,6 +132,7 @@ pub(crate) async fn steer(
         told: Vec::new(),
         pulses: JoinSet::new(),
         openings: JoinSet::new(),
+        is_calling: false,
         attempt: None,
         lost_before: 0,
         guessed: Vec::new(),
@@ -170,12 +176,19 @@ enum Turn {
     Own,
     Places,
     Pulse(PathId, Pulse),
-    Opened,
+    Opened(Opening),
     Guess(Signal),
     GuessEnded(Option<SocketAddr>),
     Activity,
     Time,
     Gone,
+}
+
+/// What a task that opened a path, or did not, was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    Direct,
+    OverRelay,
 }
 
 struct Steering {
@@ -196,7 +209,9 @@ struct Steering {
     /// Candidates that noq was told for punching.
     told: Vec<SocketAddr>,
     pulses: JoinSet<(PathId, Pulse)>,
-    openings: JoinSet<()>,
+    openings: JoinSet<Opening>,
+    /// A relay is being called for a path: a second call would end the first one's flow.
+    is_calling: bool,
     attempt: Option<Attempt>,
     /// Losses on the path of the signals when the attempt began.
     lost_before: u64,
@@ -223,7 +238,7 @@ impl Steering {
                 }
                 Turn::Places => self.tell_places(),
                 Turn::Pulse(path, pulse) => self.pulse(path, pulse),
-                Turn::Opened => {}
+                Turn::Opened(opening) => self.is_calling &= opening != Opening::OverRelay,
                 Turn::Guess(signal) => self.send(&signal),
                 Turn::GuessEnded(hit) => self.guess_ended(hit),
                 Turn::Activity => self.sight.wake(),
@@ -247,7 +262,7 @@ impl Steering {
             Ok(()) = own.changed() => Turn::Own,
             Ok(()) = self.places.changed() => Turn::Places,
             Some(Ok((path, pulse))) = self.pulses.join_next() => Turn::Pulse(path, pulse),
-            Some(_) = self.openings.join_next() => Turn::Opened,
+            Some(opening) = self.openings.join_next() => Turn::Opened(opening.unwrap_or(Opening::OverRelay)),
             turn = next_of_attempt(&mut self.attempt) => turn,
             () = activity.noted(), if sleeps => Turn::Activity,
             () = sleep_until_some(due) => Turn::Time,
@@ -345,30 +360,39 @@ impl Steering {
                 Ok(Err(error)) => tracing::debug!(%error, "a path was not opened"),
                 Err(_) => tracing::debug!("a path was not opened in time"),
             }
+            Opening::Direct
         });
     }
 
     /// Where no relay is known, the plan goes on without. The side that was dialled cannot open paths.
     fn open_relay_path(&mut self) {
-        if self.role == Role::Accepter {
+        if self.role == Role::Accepter || std::mem::replace(&mut self.is_calling, true) {
             return;
         }
         let (paths, relays, peer) = (self.paths.clone(), self.relays.clone(), self.live.connection.peer());
         self.openings.spawn(async move {
-            let Some((way, _)) = relays.way_to(peer, &Timeline::default()).await else {
-                return tracing::debug!(peer = %peer.short(), "no relay leads to this peer");
-            };
-            let opened = timeout(PATH_WAIT, paths.open(way.socket_addr(), PathStatus::Backup)).await;
-            if !matches!(opened, Ok(Ok(_))) {
+            for _ in 0..RELAY_CALLS {
+                let Some((way, _)) = relays.way_to(peer, &Timeline::default()).await else {
+                    tracing::debug!(peer = %peer.short(), "no relay leads to this peer");
+                    break;
+                };
+                let opened = paths.open(way.socket_addr(), PathStatus::Backup);
+                if matches!(timeout(RELAY_PATH_WAIT, opened).await, Ok(Ok(_))) {
+                    break;
+                }
                 tracing::debug!(peer = %peer.short(), "a path through a relay was not opened");
                 relays.let_go(way);
             }
+            Opening::OverRelay
         });
     }
 
     fn ping(&mut self, path: PlanPath) {
         let (paths, id) = (self.paths.clone(), PathId::of(path.0));
-        self.pulses.spawn(async move { (id, paths.feel_pulse(id, PATH_WAIT).await) });
+        let is_in_use = self.plan.chosen().is_some_and(|(chosen, _)| chosen == path);
+        let is_direct = paths.get(id).is_some_and(|state| matches!(state.way, Way::Direct(_)));
+        let sign = if is_in_use && is_direct { Sign::Answer } else { Sign::Anything };
+        self.pulses.spawn(async move { (id, paths.feel_pulse(id, sign, PATH_WAIT).await) });
     }
 
     fn set_status(&self, path: PlanPath, available: bool) {
@@ -544,11 +568,25 @@ impl Steering {
 
     fn look(&mut self) {
         let (streams, flows) = self.live.leases.held();
-        for (id, event) in self.sight.look(&self.paths) {
+        // After a change of the network QUIC replaces paths, and says nothing of it.
+        for state in self.paths.list() {
+            if !self.sight.has_seen(state.id) {
+                self.path_opened(state.id);
+            }
+        }
+        let in_use = self.plan.chosen().map(|(path, _)| PathId::of(path.0));
+        for (id, event) in self.sight.look(&self.paths, in_use) {
             self.plan.handle_path(PlanPath(id.number()), event, now());
         }
         if streams + flows > 0 {
             self.plan.handle_use(now());
+        }
+        if self.sight.takes_reminder()
+            && streams > 0
+            && let Some((path, _)) = self.plan.chosen()
+            && self.paths.ping(PathId::of(path.0)).is_err()
+        {
+            tracing::trace!("the path was closed before it was reminded");
         }
     }
 

@@ -173,6 +173,14 @@ impl Service {
         if !sender.key.tag(&datagram[..TAG_AT], frame.payload).is(frame.tag) {
             return Err(Dropped::Tag);
         }
+        // Its count stays unused: whoever forwards may hold the frame until the other side has proven where it is.
+        if frame.control.is_none()
+            && sender.bound == Some(from)
+            && circuit.side(seat.role.other()).bound.is_none()
+        {
+            return Err(Dropped::NotBound);
+        }
+        let sender = circuit.side_mut(seat.role);
         if !sender.window.accept(frame.counter) {
             return Err(Dropped::Replayed);
         }

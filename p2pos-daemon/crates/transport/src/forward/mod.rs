@@ -8,17 +8,24 @@
 //! Refuses to know: leases, contacts, the wire of requests (floor 3), and how a socket sends ([`Outlet`]). RELAY.md s2-s4, s6.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use p2pos_relay::{Class, ClassQueue, FIRST_BYTE, Service, Verdict, Via, Vni};
+use p2pos_relay::{Class, ClassQueue, Dropped, FIRST_BYTE, Service, Verdict, Via, Vni};
 
 use crate::mux::tcp::Queue;
+
+/// Frames that wait for the other side of their flow to prove where it is; the first packets of a caller, who mostly is quicker.
+/// More than a handful for each of some flows that begin at once would be a queue, which this is not.
+const HELD_MAX: usize = 64;
+
+/// How long they wait at most. A side has proven its address after two round trips.
+const HELD_FOR: Duration = Duration::from_secs(1);
 
 /// A way out to the network, as far as forwarding needs one.
 pub(crate) trait Outlet {
@@ -40,6 +47,15 @@ struct State {
     waiting: [Waiting; 2],
     /// The TCP connections of users.
     lines: BTreeMap<u64, Arc<Queue>>,
+    held: VecDeque<Held>,
+}
+
+/// A frame whose flow has one side only so far.
+#[derive(Debug)]
+struct Held {
+    from: Via,
+    until: Instant,
+    frame: Vec<u8>,
 }
 
 /// Frames before a full socket.
@@ -74,7 +90,8 @@ pub(crate) struct Backlog {
 
 impl Forwarder {
     pub(crate) fn new(service: Service) -> Self {
-        let state = State { service, waiting: Default::default(), lines: BTreeMap::new() };
+        let state =
+            State { service, waiting: Default::default(), lines: BTreeMap::new(), held: VecDeque::new() };
         Self { state: Mutex::new(state) }
     }
 
@@ -94,7 +111,7 @@ impl Forwarder {
         is_ours: impl Fn(&[u8]) -> bool,
     ) -> (usize, Backlog) {
         let state = &mut *self.lock();
-        let (mut left, mut start, mut run) = (0, 0, None::<Run>);
+        let (mut left, mut start, mut run, mut is_control) = (0, 0, None::<Run>, false);
         while start < buffer.len() {
             let range = start..buffer.len().min(start + stride.max(1));
             start = range.end;
@@ -108,7 +125,14 @@ impl Forwarder {
             }
             let next = match state.service.forward(now, Via::Udp(from), datagram) {
                 Verdict::Forward { to, flow, class } => Some(Run { range, to, flow, class }),
-                Verdict::Consumed | Verdict::Dropped(_) => None,
+                Verdict::Consumed => {
+                    is_control = true;
+                    None
+                }
+                Verdict::Dropped(why) => {
+                    state.hold(why, (Via::Udp(from), now), datagram);
+                    None
+                }
             };
             run = match (run.take(), next) {
                 (Some(run), Some(next)) if run.is_joined_by(&next) => {
@@ -121,6 +145,9 @@ impl Forwarder {
             };
         }
         state.send(outlet, run, buffer, stride);
+        if is_control {
+            state.release(outlet, now);
+        }
         state.send_answers(outlet);
         (left, state.backlog())
     }
@@ -133,9 +160,13 @@ impl Forwarder {
         frame: &mut [u8],
     ) -> Backlog {
         let state = &mut *self.lock();
-        if let Verdict::Forward { to, flow, class } = state.service.forward(now, Via::Tcp(line), frame) {
-            let run = Run { range: 0..frame.len(), to, flow, class };
-            state.send(outlet, Some(run), frame, frame.len());
+        match state.service.forward(now, Via::Tcp(line), frame) {
+            Verdict::Forward { to, flow, class } => {
+                let run = Run { range: 0..frame.len(), to, flow, class };
+                state.send(outlet, Some(run), frame, frame.len());
+            }
+            Verdict::Consumed => state.release(outlet, now),
+            Verdict::Dropped(why) => state.hold(why, (Via::Tcp(line), now), frame),
         }
         state.send_answers(outlet);
         state.backlog()
@@ -202,6 +233,34 @@ impl State {
                 if let Some(line) = self.lines.get(&line) {
                     frames.chunks(stride.max(1)).for_each(|frame| line.push_frame(class, flow, frame));
                 }
+            }
+        }
+    }
+
+    /// Keeps a frame that was dropped only because the other side has not proven where it is.
+    fn hold(&mut self, why: Dropped, (from, now): (Via, Instant), frame: &[u8]) {
+        if why != Dropped::NotBound {
+            return;
+        }
+        self.held.pop_front_if(|oldest| oldest.until < now);
+        if self.held.len() < HELD_MAX {
+            self.held.push_back(Held { from, until: now + HELD_FOR, frame: frame.to_vec() });
+        }
+    }
+
+    /// Somebody may have proven where it is: tries the frames that waited for that.
+    fn release(&mut self, outlet: &impl Outlet, now: Instant) {
+        for mut held in std::mem::take(&mut self.held) {
+            if now > held.until {
+                continue;
+            }
+            let length = held.frame.len();
+            match self.service.forward(now, held.from, &mut held.frame) {
+                Verdict::Forward { to, flow, class } => {
+                    self.send(outlet, Some(Run { range: 0..length, to, flow, class }), &held.frame, length);
+                }
+                Verdict::Dropped(Dropped::NotBound) => self.held.push_back(held),
+                Verdict::Dropped(_) | Verdict::Consumed => {}
             }
         }
     }

@@ -126,6 +126,15 @@ pub struct PathState {
     pub packets_lost: u64,
 }
 
+/// What shows that a path lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// An answer to something that we sent by it.
+    Answer,
+    /// That, or anything that came by it.
+    Anything,
+}
+
 /// What came of asking a path whether it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pulse {
@@ -316,9 +325,11 @@ impl Paths {
     /// Asks a path whether it lives: pings, and again when nothing comes back, and waits until the path was heard of, `within` at
     /// the longest. Cancel-safe.
     ///
-    /// The answer to a ping may come by another path, as acknowledgements go where the peer likes (RFC 9000 has one path only,
-    /// multipath many). What it always does is to measure the round trip of the path that was pinged.
-    pub async fn feel_pulse(&self, id: PathId, within: Duration) -> Pulse {
+    /// The answer to a ping may come by another path, as acknowledgements go where the peer likes; what it always does is to measure
+    /// the round trip of the path that was pinged, to the nanosecond. Until both sides use a path, its acknowledgements may even
+    /// go where nothing passes any more: then anything that comes by the path itself is sign enough (`Sign::Anything`). On a
+    /// path in use it is not: it may be from a peer that has moved, and hears nothing of us (`Sign::Answer`).
+    pub async fn feel_pulse(&self, id: PathId, sign: Sign, within: Duration) -> Pulse {
         let asked = Instant::now();
         let Some(before) = self.get(id).filter(|_| self.ping(id).is_ok()) else { return Pulse::Closed };
         let mut ping_again = PING_AGAIN_FIRST;
@@ -326,7 +337,10 @@ impl Paths {
             sleep(PULSE_LOOK_EVERY.min(within)).await;
             match self.get(id) {
                 None => return Pulse::Closed,
-                Some(now) if now.packets_received > before.packets_received || now.rtt != before.rtt => {
+                Some(now)
+                    if now.rtt != before.rtt
+                        || sign == Sign::Anything && now.packets_received > before.packets_received =>
+                {
                     return Pulse::Alive(asked.elapsed());
                 }
                 Some(_) if asked.elapsed() >= within => return Pulse::Silent,

@@ -128,6 +128,11 @@ impl Link {
         is_last
     }
 
+    /// The paths that are dead and were kept for want of another.
+    pub(super) fn kept(&self) -> Vec<PathId> {
+        self.dogs.iter().filter(|(_, dog)| dog.is_kept()).map(|(path, _)| *path).collect()
+    }
+
     pub(super) fn handle_closed(&mut self, path: PathId, now: Instant) {
         self.dogs.retain(|(id, _)| *id != path);
         self.choice.handle_closed(path, now);

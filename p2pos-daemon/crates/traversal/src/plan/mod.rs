@@ -341,6 +341,13 @@ impl PeerPlan {
                 if link.handle_answered(path, rtt, now) {
                     self.actions.push_back(Action::PingPath(path));
                     link.handle_sent(path, now);
+                } else {
+                    // What waits on a dead path is sent again as soon as that is closed, and not before.
+                    for dead in link.kept() {
+                        link.handle_closed(dead, now);
+                        self.timeline.record(Step::Close, None, Outcome::Failed, now);
+                        self.actions.push_back(Action::ClosePath(dead));
+                    }
                 }
             }
             PathEvent::Rtt(rtt) => link.handle_rtt(path, rtt, now),

@@ -127,6 +127,10 @@ impl PeerPlan {
             WatchEvent::Dead if link.keeps_last(path, now) => {
                 self.timeline.record(Step::Silence, None, Outcome::Failed, now);
                 self.actions.push_back(Action::PingPath(path));
+                // The call before was not answered in time, if there was one.
+                if link.choice.relay_paths().next().is_none() {
+                    self.actions.push_back(Action::OpenRelayPath);
+                }
             }
             WatchEvent::Dead => {
                 link.handle_closed(path, now);
