@@ -365,7 +365,7 @@ p2pos_event p2pos_session_next_event(struct p2pos_session *session) {
         event.kind = take_bit(&entry->events);
         event.stream.id = entry->id;
         if (event.kind == P2POS_EVENT_CLOSED) {
-            event.code = entry->closed.is_finished ? 0 : entry->closed.code;
+            event.code = entry->closed.code;
         }
         if (entry->events == 0) {
             leave_events(session, entry);

@@ -160,12 +160,13 @@ static void on_closed(struct p2pos_session *session, const p2pos_pb_StreamClosed
     }
     uint32_t told = (uint32_t)closed->code;
     int code = told >= 100 && told <= 999 ? (int)told : P2POS_ERR_PATH_LOST;
-    entry->closed.is_finished = closed->cause == p2pos_pb_StreamClosed_Cause_FINISHED;
-    entry->closed.code = entry->closed.is_finished ? 0 : code;
+    bool is_finished = closed->cause == p2pos_pb_StreamClosed_Cause_FINISHED;
+    entry->closed.cause = closed->cause <= P2POS_RESET_BY_THEM ? (enum p2pos_cause)closed->cause : P2POS_CAUSE_UNKNOWN;
+    entry->closed.code = is_finished ? 0 : code;
     entry->closed.app_code = (uint32_t)closed->app_code;
     entry->closed.bytes_in = closed->bytes_in;
     entry->closed.bytes_out = closed->bytes_out;
-    if (!entry->closed.is_finished && !(entry->fin_received && entry->fin_sent)) {
+    if (!is_finished && !(entry->fin_received && entry->fin_sent)) {
         bool is_ours = closed->cause == p2pos_pb_StreamClosed_Cause_RESET_LOCAL;
         struct p2pos_end end = {is_ours ? P2POS_SOURCE_LOCAL : P2POS_SOURCE_REMOTE, code, entry->closed.app_code};
         /* What had arrived stays readable, whoever ended it: nobody here asked to forget it. */
@@ -408,11 +409,12 @@ static void on_unknown(struct p2pos_session *session, uint32_t rid) {
 
 static void on_message(struct p2pos_session *session, const struct p2pos_frame *frame, const uint8_t *bytes, size_t size) {
     const union p2pos_message *message = &frame->message;
-    struct p2pos_data_frame data = {(uint32_t)message->data.stream, message->data.payload, message->data.fin};
     switch (frame->body) {
-    case P2POS_BODY_DATA:
+    case P2POS_BODY_DATA: {
+        struct p2pos_data_frame data = {(uint32_t)message->data.stream, message->data.payload, message->data.fin};
         on_data(session, &data);
         break;
+    }
     case P2POS_BODY_WINDOW:
         on_window(session, &message->window);
         break;

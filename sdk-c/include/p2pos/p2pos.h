@@ -106,11 +106,13 @@ typedef struct p2pos_info {
     char petname[P2POS_PETNAME_BYTES_MAX];   /* the user's own name for the peer; may be empty */
 } p2pos_info;
 
+enum p2pos_cause { P2POS_CAUSE_UNKNOWN = 0, P2POS_FINISHED = 1, P2POS_RESET_BY_US = 2, P2POS_RESET_BY_THEM = 3 };
+
 /* How a stream truly ended: the daemon's last word. */
 typedef struct p2pos_closed {
-    int is_finished;   /* 1: both sides called close_write, and every byte was handed over */
-    int code;          /* else why */
-    uint32_t app_code; /* with P2POS_ERR_APP: the plugin's own number */
+    enum p2pos_cause cause; /* P2POS_FINISHED: both sides called close_write, and every byte was handed over */
+    int code;               /* else why */
+    uint32_t app_code;      /* with P2POS_ERR_APP: the plugin's own number */
     uint64_t bytes_in;
     uint64_t bytes_out;
 } p2pos_closed;
@@ -226,8 +228,8 @@ P2POS_API int p2pos_refuse(p2pos_client *client, p2pos_stream offer, int code, c
  * P2POS_NO_RELAY. `info` may be NULL. 3xx says why the peer could not be reached, and p2pos_last_problem what was tried;
  * P2POS_ERR_PERMISSION_DENIED, P2POS_ERR_STREAM_LIMIT; P2POS_ERR_TIMEOUT after timeout_ms (it was given up).
  *
- * Ownership: the stream is the caller's, until p2pos_release; none after a failure. Blocking: up to timeout_ms.
- * Threads: the client's. Limits: 16 names, 256 streams at once. Since: 0.1. */
+ * Ownership: the stream is the caller's, until p2pos_release; none after a failure. Blocking: up to timeout_ms (not 0), and 1 s for the
+ * daemon's answer. Threads: the client's. Limits: 16 names, 256 streams at once. Since: 0.1. */
 P2POS_API int p2pos_open(p2pos_client *client, const char *peer, const char *protocols, unsigned flags, p2pos_stream *stream,
                          p2pos_info *info, int timeout_ms);
 #define P2POS_NO_RELAY 1u
