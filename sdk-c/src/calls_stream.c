@@ -318,10 +318,13 @@ static int send_frames(p2pos_client *client, struct p2pos_entry *entry, const ui
     memset(&message, 0, sizeof message);
     message.msg_iov = parts;
     message.msg_iovlen = 2 * frames;
-    ssize_t sent = sendmsg(client->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t sent;
+    do {
+        sent = sendmsg(client->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
-        client->is_full = client->is_full || errno == EAGAIN || errno == EWOULDBLOCK;
-        client->is_broken = client->is_broken || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+        client->is_full = errno == EAGAIN || errno == EWOULDBLOCK;
+        client->is_broken = client->is_broken || !client->is_full;
         return P2POS_OK;
     }
     client->is_full = (size_t)sent < total;

@@ -128,7 +128,11 @@ static void turn(struct p2pos_client *client, unsigned ready) {
 }
 
 int p2pos_client_wait(struct p2pos_client *client, p2pos_moment deadline) {
+    bool had_output = p2pos_buffer_used(&client->session.out) > 0;
     p2pos_client_flush(client);
+    if (had_output && p2pos_buffer_used(&client->session.out) == 0 && !client->is_full && client->session.ended == 0) {
+        return P2POS_OK; /* a writer waited for just that, and no descriptor will tell it */
+    }
     if (client->session.ended != 0 && client->socket < 0) {
         return P2POS_ERR_NOT_YET;
     }

@@ -24,6 +24,9 @@ static struct p2pos_entry *find(struct p2pos_session *session, uint64_t id, cons
 /* Puts payload where a reader waits for it, and the rest into the stream's buffer. False: no memory. */
 static bool store(struct p2pos_session *session, struct p2pos_entry *entry, struct p2pos_view payload) {
     struct p2pos_direct *direct = &session->direct;
+    if (payload.size == 0) {
+        return true; /* fin alone */
+    }
     if (direct->entry == entry && p2pos_buffer_used(&entry->input) == 0 && direct->got < direct->size) {
         size_t room = direct->size - direct->got;
         size_t count = payload.size < room ? payload.size : room;
