@@ -75,7 +75,7 @@ def sizes() -> list[str]:
         for at, line in enumerate(lines):
             if line.endswith(") {") and not line.startswith("    if"):
                 start = at if start is None else start
-            elif line == "}" and start is not None:
+            elif file.suffix == ".c" and line == "}" and start is not None:
                 if at - start > FUNCTION_LINES_MAX:
                     faults.append(f"{file.name}:{start + 1}: a function of {at - start} lines, the limit is {FUNCTION_LINES_MAX}")
                 start = None

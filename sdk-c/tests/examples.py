@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "sdk-python" / "src"))
@@ -55,6 +57,36 @@ def ping() -> None:
         assert answering.wait(WAIT_S) == 0
 
 
+def chat() -> None:
+    """Ours with plugins/chat, both ways; texts that JSON has to escape, and one that comes while the peer is away."""
+    texts = ["hello", 'quotes " and \\ back', "ünïcödé 🐟", "tab\tand more"]
+    root = pathlib.Path(__file__).resolve().parents[2]
+    bare = [sys.executable, "-E", "-s", "-S", "-B"]
+    with Network("ana", "bo") as net, tempfile.TemporaryDirectory() as folder:
+        env = net["bo"].env("chat", f"{folder}/bo")
+        ours = start(net["ana"], "chat", net.peer_id("bo"), stdin=subprocess.PIPE)
+        assert ours.stdin is not None and ours.stdout is not None
+        ours.stdin.write(texts[0] + "\n")
+        ours.stdin.flush()  # bo's plugin does not run yet
+        theirs = subprocess.Popen([*bare, str(root / "plugins/chat/main.py")], env=env, stdin=subprocess.DEVNULL)
+        net["bo"].wait_registered("/chat/1")
+        net["bo"].wait_for((pathlib.Path(folder) / "bo" / "chat.sock").exists)
+        ours.stdin.write("".join(text + "\n" for text in texts[1:]))
+        ours.stdin.flush()
+        for text in texts:
+            assert ours.stdout.readline() == f"(arrived: {text})\n"
+        cli = [*bare, str(root / "plugins/chat/chat.py"), "--data", f"{folder}/bo"]
+        subprocess.run([*cli, "send", "ana", 'hello "ana" 🐟'], check=True, timeout=WAIT_S)
+        assert ours.stdout.readline() == 'bo: hello "ana" 🐟\n'
+        told = subprocess.run([*cli, "history", "ana", "--json"], check=True, capture_output=True, timeout=WAIT_S)
+        received = [said["text"] for said in json.loads(told.stdout)["messages"] if said["state"] == "received"]
+        assert received == texts, received
+        ours.stdin.close()
+        assert ours.wait(WAIT_S) == 0
+        theirs.kill()
+        theirs.wait()
+
+
 def a_daemon_that_crashes_ends_the_plugin() -> None:
     with FakeDaemon() as daemon:
         plugin = start(daemon, "echo")
@@ -83,7 +115,7 @@ def without_a_daemon_it_says_what_to_do() -> None:
 
 
 def main() -> None:
-    for test in (lambda: echo(False), lambda: echo(True), ping, a_daemon_that_crashes_ends_the_plugin,
+    for test in (lambda: echo(False), lambda: echo(True), ping, chat, a_daemon_that_crashes_ends_the_plugin,
                  the_end_of_stdin_ends_the_plugin, without_a_daemon_it_says_what_to_do):  # fmt: skip
         test()
     print("the examples do what they say")
