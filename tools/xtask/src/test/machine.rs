@@ -23,6 +23,16 @@ const NEEDS: &[Need] = &[
         probe: &["python3", "-c", "import ensurepip, venv"],
         package: "python3 python3-venv",
     },
+    Need { what: "a C++ compiler", probe: &["c++", "--version"], package: "g++" },
+    Need { what: "CMake", probe: &["sh", "-c", "command -v cmake && command -v make"], package: "cmake make" },
+    Need { what: "pkg-config", probe: &["sh", "-c", "command -v pkg-config"], package: "pkg-config" },
+    Need {
+        what: "nanopb",
+        probe: &["sh", "-c", "echo '#include <pb_decode.h>' | cc -E -x c - && cc -shared -o /dev/null -lprotobuf-nanopb"],
+        package: "libnanopb-dev",
+    },
+    Need { what: "valgrind", probe: &["sh", "-c", "command -v valgrind"], package: "valgrind" },
+    Need { what: "mandoc", probe: &["sh", "-c", "command -v mandoc"], package: "mandoc" },
 ];
 
 /// What the NAT lab needs beside root. Nobody else's business: without root the lab's steps say themselves that they cannot run.

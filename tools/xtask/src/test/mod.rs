@@ -6,6 +6,7 @@ pub(crate) mod machine;
 mod plugins;
 mod python;
 mod rust;
+mod sdk_c;
 
 use anyhow::Result;
 
@@ -29,6 +30,7 @@ pub(crate) fn add_steps(steps: &mut Steps, size: DemoSize) {
     steps.run("rust: doc examples", rust::doc_examples);
     python::add_steps(steps);
     plugins::add_steps(steps);
+    sdk_c::add_steps(steps);
     steps.run("demo: build", demo::build);
     steps.run("demo: run", || demo::run(size));
     lab::add_steps(steps);
