@@ -30,8 +30,9 @@ struct message {
     char text[TEXT_BYTES_MAX + 1];
 };
 
-/* The bytes of a stream that are no whole line yet. */
+/* The bytes of a stream that are no whole line yet; all of them are in a list, to be freed at the end. */
 struct lines {
+    struct lines *next;
     size_t used;
     char bytes[LINE_BYTES_MAX];
 };
@@ -49,6 +50,7 @@ struct chat {
     size_t waiting_count;
     size_t said;         /* so many of them were said on `out` */
     struct lines typed;
+    struct lines *all;
     int is_typed_out;    /* stdin has ended */
     char last_from[65];  /* of the message before, to drop what comes twice */
     unsigned long last_heard;
@@ -60,6 +62,32 @@ static double now_ms(void) {
     return (double)now.tv_sec * 1000 + (double)now.tv_nsec / 1e6;
 }
 
+/* Gives a stream the memory for its lines. */
+static void begin(struct chat *chat, p2pos_stream stream) {
+    struct lines *lines = calloc(1, sizeof *lines);
+    if (lines == NULL || p2pos_set_user(chat->client, stream, lines) != P2POS_OK) {
+        fprintf(stderr, "error: no memory\n");
+        exit(1);
+    }
+    lines->next = chat->all;
+    chat->all = lines;
+}
+
+static void leave(struct chat *chat, p2pos_stream stream) {
+    struct lines **at = &chat->all;
+    struct lines *lines = p2pos_user(chat->client, stream);
+    while (*at != lines) {
+        at = &(*at)->next;
+    }
+    *at = lines->next;
+    free(lines);
+    p2pos_release(chat->client, stream);
+    if (stream.id == chat->out.id) {
+        chat->out.id = 0;
+        chat->retry_at = now_ms() + RETRY_MS;
+    }
+}
+
 /* --- towards the peer --- */
 
 static void say_waiting(struct chat *chat) {
@@ -69,12 +97,9 @@ static void say_waiting(struct chat *chat) {
     if (chat->out.id == 0) {
         if (now_ms() >= chat->retry_at &&
             p2pos_open_start(chat->client, chat->peer, PROTOCOL, 0, P2POS_KIND_STREAM, &chat->out) == P2POS_OK) {
-            struct lines *lines = calloc(1, sizeof *lines);
             chat->said = 0;
             chat->is_open = 0;
-            if (lines == NULL || p2pos_set_user(chat->client, chat->out, lines) != P2POS_OK) {
-                exit(1);
-            }
+            begin(chat, chat->out);
         }
         return;
     }
@@ -162,15 +187,6 @@ static int take_lines(struct chat *chat, p2pos_stream stream, struct lines *line
     return lines->used < sizeof lines->bytes;
 }
 
-static void leave(struct chat *chat, p2pos_stream stream) {
-    free(p2pos_user(chat->client, stream));
-    p2pos_release(chat->client, stream);
-    if (stream.id == chat->out.id) {
-        chat->out.id = 0;
-        chat->retry_at = now_ms() + RETRY_MS;
-    }
-}
-
 static void read_stream(struct chat *chat, p2pos_stream stream) {
     struct lines *lines = p2pos_user(chat->client, stream);
     size_t got;
@@ -231,10 +247,7 @@ static void handle(struct chat *chat, p2pos_event event) {
     switch (event.kind) {
     case P2POS_EVENT_OFFER:
         if (p2pos_accept(chat->client, PROTOCOL, &stream, NULL, 0) == P2POS_OK) {
-            struct lines *lines = calloc(1, sizeof *lines);
-            if (lines == NULL || p2pos_set_user(chat->client, stream, lines) != P2POS_OK) {
-                exit(1);
-            }
+            begin(chat, stream);
         }
         break;
     case P2POS_EVENT_OPENED:
@@ -303,6 +316,11 @@ int main(int argc, char **argv) {
     }
     if (code != P2POS_OK && code != P2POS_ERR_SHUTTING_DOWN) {
         fprintf(stderr, "error: %s\n", chat.file < 0 ? path : p2pos_last_problem(chat.client)->message);
+    }
+    while (chat.all != NULL) {
+        struct lines *lines = chat.all;
+        chat.all = lines->next;
+        free(lines);
     }
     p2pos_close(chat.client, 1000);
     return code == P2POS_OK || code == P2POS_ERR_SHUTTING_DOWN ? 0 : 1;

@@ -12,12 +12,37 @@
 #define PROTOCOL "/echo-c/1"
 #define EXIT_CONFIG 78 /* sysexits.h EX_CONFIG: starting again would not help */
 
-/* What was read and not written back yet. */
+/* What was read and not written back yet. All of them are in a list, to be freed at the end. */
 struct echo {
+    struct echo *next;
+    struct echo **before;
     char bytes[P2POS_READ_BYTES];
     size_t from;
     size_t to;
 };
+
+static struct echo *all;
+
+static struct echo *begin(void) {
+    struct echo *echo = calloc(1, sizeof *echo);
+    if (echo != NULL) {
+        echo->next = all;
+        echo->before = &all;
+        if (all != NULL) {
+            all->before = &echo->next;
+        }
+        all = echo;
+    }
+    return echo;
+}
+
+static void end(struct echo *echo) {
+    *echo->before = echo->next;
+    if (echo->next != NULL) {
+        echo->next->before = echo->before;
+    }
+    free(echo);
+}
 
 /* Reads and writes until one of the two has to wait, or the stream is over. */
 static void pump(p2pos_client *client, p2pos_stream stream, struct echo *echo) {
@@ -35,7 +60,7 @@ static void pump(p2pos_client *client, p2pos_stream stream, struct echo *echo) {
             return; /* an event will tell when it goes on */
         }
         if (code != P2POS_OK || echo->to == 0) {
-            free(echo);
+            end(echo);
             p2pos_release(client, stream); /* writes the end, if they wrote theirs */
             return;
         }
@@ -45,7 +70,7 @@ static void pump(p2pos_client *client, p2pos_stream stream, struct echo *echo) {
 static void take(p2pos_client *client) {
     p2pos_stream stream;
     while (p2pos_accept(client, PROTOCOL, &stream, NULL, 0) == P2POS_OK) {
-        struct echo *echo = calloc(1, sizeof *echo);
+        struct echo *echo = begin();
         if (echo == NULL) {
             p2pos_reset(client, stream, 1);
             p2pos_release(client, stream);
@@ -108,6 +133,9 @@ int main(void) {
     }
     if (code != P2POS_ERR_SHUTTING_DOWN) {
         fprintf(stderr, "error: %s\n", p2pos_last_problem(client)->message);
+    }
+    while (all != NULL) {
+        end(all);
     }
     p2pos_close(client, 1000);
     return code == P2POS_ERR_SHUTTING_DOWN ? 0 : 1;

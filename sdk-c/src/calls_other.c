@@ -192,6 +192,7 @@ static int exchange(p2pos_client *client, int socket, const uint8_t *ticket) {
 /* Turns the entry's ticket into a socket; after a failure the stream is reset and gone. */
 static int attach_entry(p2pos_client *client, struct p2pos_entry *entry, p2pos_stream *stream, int *made) {
     p2pos_client_flush(client);
+    entry->is_attached = true;
     int socket = p2pos_dial(client->endpoint, ATTACH_TIMEOUT_MS, &client->problem);
     int code = socket < 0 ? client->problem.code : exchange(client, socket, entry->ticket);
     if (code == P2POS_OK && !p2pos_set_timeouts(socket, 0)) {
@@ -208,6 +209,23 @@ static int attach_entry(p2pos_client *client, struct p2pos_entry *entry, p2pos_s
     stream->id = entry->id;
     *made = socket;
     return P2POS_OK;
+}
+
+int p2pos_attach(p2pos_client *client, p2pos_stream stream, int *socket) {
+    p2pos_stream made;
+    *socket = -1;
+    struct p2pos_entry *entry = p2pos_client_entry(client, stream.id);
+    if (entry == NULL) {
+        return client->problem.code;
+    }
+    if (!p2pos_entry_is_detached(entry) || entry->stage != P2POS_STAGE_OPEN || entry->is_attached) {
+        return p2pos_client_fail(client, P2POS_ERR_MISUSE, "%u is no detached stream, not opened yet, or attached already",
+                                 (unsigned)stream.id);
+    }
+    if (entry->end.source != P2POS_SOURCE_NONE) {
+        return p2pos_client_entry_failed(client, entry, entry->end.code, "attaching");
+    }
+    return p2pos_client_done(client, attach_entry(client, entry, &made, socket));
 }
 
 int p2pos_open_detached(p2pos_client *client, const char *peer, const char *protocols, unsigned flags, p2pos_stream *stream,

@@ -186,9 +186,6 @@ int p2pos_open_start(p2pos_client *client, const char *peer, const char *protoco
                      p2pos_stream *stream) {
     struct p2pos_entry *entry = NULL;
     stream->id = 0;
-    if (kind == P2POS_KIND_DETACHED) {
-        return p2pos_client_fail(client, P2POS_ERR_MISUSE, "a detached stream is opened by p2pos_open_detached");
-    }
     int code = start(client, peer, protocols, flags, kind, 0, &entry);
     if (code == P2POS_OK) {
         stream->id = entry->id;

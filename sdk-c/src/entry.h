@@ -78,6 +78,7 @@ struct p2pos_entry {
     struct p2pos_packets packets_out;
     uint64_t packets_dropped;
     uint8_t ticket[P2POS_TICKET_BYTES];
+    bool is_attached; /* the ticket was used */
 };
 
 bool p2pos_entry_is_flow(const struct p2pos_entry *entry);

@@ -41,6 +41,9 @@ def echo(tcp: bool) -> None:
         late.write(b"half a word")
         assert late.read_exactly(4) == b"half"
         late.reset()
+        open_at_the_end = bo.open("/echo-c/1")
+        open_at_the_end.write(b"x")
+        assert open_at_the_end.read_exactly(1) == b"x"
         daemon.ask_to_end()
         assert plugin.wait(WAIT_S) == 0
 

@@ -216,11 +216,31 @@ static int use_flow(p2pos_client *client) {
     return P2POS_OK;
 }
 
-static int use_detached(p2pos_client *client) {
+static int use_detached(p2pos_client *client, int waits) {
     p2pos_stream stream;
     p2pos_closed closed;
+    p2pos_event event;
     int socket;
-    TRY(p2pos_open_detached(client, bo, "/echo/1", 0, &stream, &socket, NULL, WAIT_MS));
+    if (waits) {
+        TRY(p2pos_open_detached(client, bo, "/echo/1", 0, &stream, &socket, NULL, WAIT_MS));
+    } else {
+        TRY(p2pos_open_start(client, bo, "/echo/1", 0, P2POS_KIND_DETACHED, &stream));
+        CHECK(p2pos_attach(client, stream, &socket) == P2POS_ERR_MISUSE);
+        for (;;) {
+            event = p2pos_next_event(client);
+            if (event.kind == P2POS_EVENT_OPENED && event.stream.id == stream.id) {
+                break;
+            }
+            if (event.kind == P2POS_EVENT_ENDED || (event.kind == P2POS_EVENT_CLOSED && event.stream.id == stream.id)) {
+                return event.code;
+            }
+            if (event.kind == P2POS_EVENT_NONE) {
+                (void)p2pos_wait_shutdown(client, NULL, 1);
+            }
+        }
+        TRY(p2pos_attach(client, stream, &socket));
+        CHECK(p2pos_attach(client, stream, &(int){0}) == P2POS_ERR_MISUSE);
+    }
     CHECK(write(socket, "alone", 5) == 5 && shutdown(socket, SHUT_WR) == 0);
     char bytes[6] = {0};
     size_t have = 0;
@@ -288,7 +308,8 @@ static int run(const char *file) {
     code = code != 0 ? code : serve_stream(client);
     code = code != 0 ? code : use_stream(client);
     code = code != 0 ? code : use_flow(client);
-    code = code != 0 ? code : use_detached(client);
+    code = code != 0 ? code : use_detached(client, 1);
+    code = code != 0 ? code : use_detached(client, 0);
     code = code != 0 ? code : use_rest(client);
     CHECK(p2pos_peer_id(client)[0] == 'p' && p2pos_plugin_id(client)[0] != '\0' && p2pos_grant(client, 0) != NULL);
     CHECK(p2pos_grant(client, 9999) == NULL);

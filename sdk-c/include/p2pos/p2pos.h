@@ -234,8 +234,8 @@ P2POS_API int p2pos_open(p2pos_client *client, const char *peer, const char *pro
                          p2pos_info *info, int timeout_ms);
 #define P2POS_NO_RELAY 1u
 
-/* Begins to open a stream or flow (`kind`) and does not wait: P2POS_EVENT_OPENED or P2POS_EVENT_CLOSED tells how it went. What is
- * written before is lost if it fails. A flow's handle is {stream.id}.
+/* Begins to open a stream, flow or detached stream (`kind`) and does not wait: P2POS_EVENT_OPENED or P2POS_EVENT_CLOSED tells how it
+ * went. What is written before is lost if it fails. A flow's handle is {stream.id}; a detached stream then needs p2pos_attach.
  *
  * Ownership: the stream is the caller's, until p2pos_release, also when the opening fails later. Blocking: never.
  * Threads: the client's. Limits: as p2pos_open. Since: 0.1. */
@@ -341,6 +341,13 @@ P2POS_API void p2pos_release_flow(p2pos_client *client, p2pos_flow flow);
  * second socket. Threads: the client's; the socket is free of the client. Limits: as p2pos_open. Since: 0.1. */
 P2POS_API int p2pos_open_detached(p2pos_client *client, const char *peer, const char *protocols, unsigned flags, p2pos_stream *stream,
                                   int *socket, p2pos_info *info, int timeout_ms);
+
+/* Makes the socket of a stream that p2pos_open_start opened with P2POS_KIND_DETACHED, once P2POS_EVENT_OPENED has come, within 10 s.
+ * After a failure the stream is reset and gone.
+ *
+ * Ownership: the socket is the caller's, to be closed. Blocking: up to 5 s. Threads: the client's; the socket is free of the client.
+ * Limits: once for each stream. Since: 0.1. */
+P2POS_API int p2pos_attach(p2pos_client *client, p2pos_stream stream, int *socket);
 
 /* As p2pos_accept, for protocols that were registered with P2POS_KIND_DETACHED.
  *
