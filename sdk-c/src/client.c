@@ -153,8 +153,16 @@ int p2pos_client_wait(struct p2pos_client *client, p2pos_moment deadline) {
     return is_last ? P2POS_ERR_NOT_YET : P2POS_OK;
 }
 
+/* Whoever waits at the descriptor is woken for the next Ping, too. */
+static void arm(struct p2pos_client *client) {
+    if (client->has_fd_user && client->session.ended == 0 && client->poller.armed_ms == 0) {
+        p2pos_poller_arm(&client->poller, p2pos_session_deadline(&client->session));
+    }
+}
+
 int p2pos_client_done(struct p2pos_client *client, int code) {
     p2pos_client_flush(client);
+    arm(client);
     if (client->has_fd_user && !client->is_woken && p2pos_session_has_events(&client->session)) {
         client->is_woken = true;
         p2pos_poller_wake(&client->poller);
@@ -166,8 +174,9 @@ int p2pos_client_done(struct p2pos_client *client, int code) {
 
 int p2pos_fd(const p2pos_client *client) {
     /* Noting that somebody waits there changes nothing that a caller can see. */
-    ((p2pos_client *)client)->has_fd_user = true;
-    p2pos_poller_arm(&((p2pos_client *)client)->poller, p2pos_session_deadline(&client->session));
+    struct p2pos_client *noted = (p2pos_client *)(uintptr_t)client;
+    noted->has_fd_user = true;
+    (void)p2pos_client_done(noted, P2POS_OK);
     return client->poller.descriptor;
 }
 
@@ -177,9 +186,7 @@ int p2pos_process(p2pos_client *client) {
     }
     p2pos_client_flush(client);
     turn(client, p2pos_poller_wait(&client->poller, 0));
-    if (client->has_fd_user && client->session.ended == 0 && client->poller.armed_ms == 0) {
-        p2pos_poller_arm(&client->poller, p2pos_session_deadline(&client->session));
-    }
+    arm(client);
     if (client->session.ended != 0) {
         client->problem = client->session.end_problem;
     }
@@ -338,8 +345,8 @@ int p2pos_connect(const p2pos_options *given, p2pos_client **client, p2pos_probl
 }
 
 void p2pos_close(p2pos_client *client, int linger_ms) {
-    if (client == NULL) {
-        return;
+    if (client == NULL || client->is_in_callback) {
+        return; /* within a callback the call around it still needs the client */
     }
     p2pos_moment deadline = p2pos_deadline(linger_ms < 0 ? 0 : linger_ms);
     /* What was written before goes out first; then our last word. */

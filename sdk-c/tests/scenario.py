@@ -1,4 +1,4 @@
-"""Plays daemon and peers for scenario.c: python3 scenario.py PROGRAM MODE [SEED]. COMMAND_PREFIX may hold valgrind and its options."""
+"""Plays daemon and peers for scenario.c and waits.c: python3 scenario.py PROGRAM MODE [SEED]. COMMAND_PREFIX may hold valgrind and its options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "sdk-python" / "src"))
 
@@ -24,6 +25,13 @@ def echo(stream: RemoteStream) -> None:
     while data := stream.read():
         stream.write(data)
     stream.close_write()
+
+
+def sink(stream: RemoteStream) -> None:
+    """Reads, but not at once."""
+    time.sleep(0.5)
+    while stream.read():
+        pass
 
 
 def mirror(flow: RemoteFlow) -> None:
@@ -59,6 +67,7 @@ def main() -> int:
         bo = daemon.peer("bo")
         daemon.peer("mira")
         bo.serve("/echo/1", quiet(echo))
+        bo.serve("/sink/1", quiet(sink))
         bo.serve("/mirror/1", quiet(mirror))
         file = pathlib.Path(folder) / "endpoint.json"
         secret = daemon.secrets.secret.hex()

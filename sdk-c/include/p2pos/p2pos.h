@@ -335,7 +335,8 @@ P2POS_API void p2pos_release_flow(p2pos_client *client, p2pos_flow flow);
 /* --- detached streams: a socket of their own, for speed or for another program --- */
 
 /* As p2pos_open, but `*socket` is the stream: a blocking socket for read, write, shutdown(SHUT_WR) (which is close_write), close. End of
- * file does not tell a good end from a bad one: p2pos_wait_closed does. To break it off, p2pos_reset first, then close.
+ * file does not tell a good end from a bad one: p2pos_wait_closed does. To break it off, p2pos_reset first, then close. Writing to it
+ * after its end raises SIGPIPE, as with any socket: send() with MSG_NOSIGNAL does not.
  *
  * Ownership: socket and stream are the caller's: close the one, p2pos_release the other. Blocking: up to timeout_ms, and 5 s for the
  * second socket. Threads: the client's; the socket is free of the client. Limits: as p2pos_open. Since: 0.1. */
