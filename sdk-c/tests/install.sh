@@ -7,7 +7,7 @@ sdk="$(cd "$(dirname "$0")/.." && pwd)"
 build="$(cd "$1" && pwd)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-cmake -S "$sdk" -B "$work/build" -DCMAKE_INSTALL_PREFIX="$work/usr" -DCMAKE_INSTALL_LIBDIR=lib -DBUILD_TESTING=OFF -DP2POS_BUILD_EXAMPLES=OFF > "$work/log" || { cat "$work/log"; exit 1; }
+cmake -S "$sdk" -B "$work/build" -DCMAKE_INSTALL_PREFIX="$work/usr" -DCMAKE_INSTALL_LIBDIR=lib -DP2POS_BUILD_EXAMPLES=OFF > "$work/log" || { cat "$work/log"; exit 1; }
 cmake --build "$work/build" --parallel 2 >> "$work/log" || { cat "$work/log"; exit 1; }
 cmake --install "$work/build" >> "$work/log"
 export PKG_CONFIG_PATH="$work/usr/lib/pkgconfig"

@@ -24,11 +24,19 @@ const NEEDS: &[Need] = &[
         package: "python3 python3-venv",
     },
     Need { what: "a C++ compiler", probe: &["c++", "--version"], package: "g++" },
-    Need { what: "CMake", probe: &["sh", "-c", "command -v cmake && command -v make"], package: "cmake make" },
+    Need {
+        what: "CMake",
+        probe: &["sh", "-c", "command -v cmake && command -v make"],
+        package: "cmake make",
+    },
     Need { what: "pkg-config", probe: &["sh", "-c", "command -v pkg-config"], package: "pkg-config" },
     Need {
         what: "nanopb",
-        probe: &["sh", "-c", "echo '#include <pb_decode.h>' | cc -E -x c - && cc -shared -o /dev/null -lprotobuf-nanopb"],
+        probe: &[
+            "sh",
+            "-c",
+            "echo '#include <pb_decode.h>' | cc -E -x c - && cc -shared -o /dev/null -lprotobuf-nanopb",
+        ],
         package: "libnanopb-dev",
     },
     Need { what: "valgrind", probe: &["sh", "-c", "command -v valgrind"], package: "valgrind" },

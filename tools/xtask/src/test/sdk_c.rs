@@ -50,8 +50,18 @@ pub(super) fn add_steps(steps: &mut Steps) {
 /// Configures and builds into a folder under target/.
 fn build(name: &str, options: &[&str]) -> Result<()> {
     needs("cmake", "cmake")?;
-    Command::new("cmake").args(["-S", SDK, "-B"]).args([folder(name)]).args(options).deadline(RUN_MAX).run()?;
-    Command::new("cmake").args(["--build"]).args([folder(name)]).args(["--parallel", "2"]).deadline(RUN_MAX).run()
+    Command::new("cmake")
+        .args(["-S", SDK, "-DP2POS_BUILD_TESTS=ON", "-DP2POS_WERROR=ON", "-B"])
+        .args([folder(name)])
+        .args(options)
+        .deadline(RUN_MAX)
+        .run()?;
+    Command::new("cmake")
+        .args(["--build"])
+        .args([folder(name)])
+        .args(["--parallel", "2"])
+        .deadline(RUN_MAX)
+        .run()
 }
 
 fn run_tests(name: &str, which: &[&str]) -> Result<()> {
