@@ -177,6 +177,11 @@ impl Book {
         }
     }
 
+    /// A frame that the kit sent as mere bytes asked with this rid.
+    pub fn may_be_answered(&mut self, rid: u64) {
+        self.asked_by_us.insert(rid);
+    }
+
     fn entry(&mut self, id: u64, change: impl FnOnce(&mut Entry)) {
         if let Some(entry) = self.entries.get_mut(&id) {
             change(entry);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use p2pos_plugin_protocol::limits::FRAME_BYTES_MAX;
+use p2pos_plugin_protocol::limits::{FRAME_BYTES_MAX, PREFIX_BYTES};
 
 use crate::book::{Book, Part};
 use crate::codec::{Fields, Frame};
@@ -100,6 +100,10 @@ impl Session {
     /// # Errors
     /// As [`Session::send`].
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        // Whatever it asks may be answered.
+        if let Some(Ok(frame)) = bytes.get(PREFIX_BYTES..).map(Frame::from_body) {
+            self.book.may_be_answered(frame.rid);
+        }
         self.note(format!("kit  {} raw bytes: {}", bytes.len(), notation::hex(&bytes[..bytes.len().min(40)])));
         self.wire.write(bytes)
     }

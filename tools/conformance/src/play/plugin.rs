@@ -85,11 +85,17 @@ impl Play<'_> {
         let welcome = notation::frame(&notation::words(&line))?;
         let is_auto = self.variables.get("hello-auto")? == "1";
         let own_window: u64 = self.variables.get("hello-window")?.parse()?;
+        let own_window = if own_window == 0 { 256 * 1024 } else { own_window };
+        for (name, bytes) in
+            [("window", own_window), ("half", own_window.div_ceil(2)), ("rest", own_window / 2), ("over", own_window + 1)]
+        {
+            self.variables.set(name, bytes.to_string());
+        }
         let session = self.session(PLUGIN)?;
         session.book.their_window = window;
         session.book.data_bytes_max = data_max;
         session.book.is_auto_window = is_auto;
-        session.book.our_window = if own_window == 0 { 256 * 1024 } else { own_window };
+        session.book.our_window = own_window;
         session.book.is_open = true;
         // What it sent before Welcome counts on the default [S-FLOW-2].
         session.send(&welcome)

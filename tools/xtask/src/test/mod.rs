@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can show that p2pOS works, on a machine that may have nothing but Rust, a C compiler and
 //! Python. Owns the order of the steps; each kind of test has its file.
 
+mod conformance;
 mod demo;
 pub(crate) mod machine;
 mod plugins;
@@ -31,6 +32,7 @@ pub(crate) fn add_steps(steps: &mut Steps, size: DemoSize) {
     python::add_steps(steps);
     plugins::add_steps(steps);
     sdk_c::add_steps(steps);
+    conformance::add_steps(steps);
     steps.run("demo: build", demo::build);
     steps.run("demo: run", || demo::run(size));
     lab::add_steps(steps);

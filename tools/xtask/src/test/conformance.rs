@@ -1,0 +1,91 @@
+//! The conformance kit: the golden vectors, and each implementation's agent at the level that it promises. Whoever adds a language adds a
+//! row; the kit's own tests (every MUST has a case, the real daemon, the port guide) run with the Rust ones.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::machine::needs;
+use crate::command::Command;
+use crate::repo;
+use crate::steps::Steps;
+
+/// Some eighty cases of a tenth of a second each, four at a time; an interpreter on a loaded machine takes its time to start.
+const RUN_MAX: Duration = Duration::from_secs(180);
+
+/// One implementation.
+struct Agent {
+    name: &'static str,
+    level: &'static str,
+    /// What the kit is told before the command: `--tcp`, `--tier0`, `--expected-failures FILE`.
+    options: &'static [&'static str],
+    /// Started in the checkout's root.
+    command: &'static [&'static str],
+    /// A program and the Debian package that brings it, if a machine may lack it.
+    needs: Option<(&'static str, &'static str)>,
+}
+
+const PYTHON: Option<(&str, &str)> = Some(("python3", "python3"));
+
+const AGENTS: &[Agent] = &[
+    Agent {
+        name: "conformance: rust",
+        level: "gold",
+        options: &[],
+        command: &["target/debug/examples/agent-rust"],
+        needs: None,
+    },
+    Agent {
+        name: "conformance: rust over tcp",
+        level: "gold",
+        options: &["--tcp"],
+        command: &["target/debug/examples/agent-rust"],
+        needs: None,
+    },
+    Agent {
+        name: "conformance: python aio",
+        level: "gold",
+        options: &[],
+        command: &["env", "PYTHONPATH=sdk-python/src", "python3", "-B", "sdk-python/conformance/agent_aio.py"],
+        needs: PYTHON,
+    },
+    Agent {
+        name: "conformance: python sync",
+        level: "gold",
+        options: &[],
+        command: &["env", "PYTHONPATH=sdk-python/src", "python3", "-B", "sdk-python/conformance/agent_sync.py"],
+        needs: PYTHON,
+    },
+];
+
+pub(super) fn add_steps(steps: &mut Steps) {
+    steps.run("conformance: build", build);
+    steps.run("conformance: vectors", || kit().args(["wire"]).deadline(RUN_MAX).run());
+    for agent in AGENTS {
+        steps.run(agent.name, || judge(agent));
+    }
+    steps.run("conformance: mutants", mutants);
+}
+
+/// The kit and the agent in Rust.
+pub(crate) fn build() -> Result<()> {
+    Command::cargo(&["build", "--locked", "-p", "p2pos-conformance", "--bins", "--example", "agent-rust"]).run()
+}
+
+fn kit() -> Command {
+    Command::new(repo::target().join("debug/p2pos-conformance"))
+}
+
+fn judge(agent: &Agent) -> Result<()> {
+    if let Some((program, package)) = agent.needs {
+        needs(program, package)?;
+    }
+    let head = ["plugin", "--level", agent.level];
+    kit().args(head).args(agent.options).args(["--"]).args(agent.command).folder(repo::root()).deadline(RUN_MAX).run()
+}
+
+/// The mutants that need no compiler; `tools/conformance/mutants/run.py` without words tries all of them.
+fn mutants() -> Result<()> {
+    needs("python3", "python3")?;
+    Command::new("python3").args(["tools/conformance/mutants/run.py", "--fast"]).folder(repo::root()).run()
+}
