@@ -188,20 +188,27 @@ pub fn decode(message: &str, bytes: &[u8]) -> Result<Fields> {
         let raw = reader.value(wire)?;
         let Some(field) = schema.numbered(message, number) else { continue };
         match (&field.kind, raw) {
-            (Kind::Number | Kind::Enum(_), Raw::Number(value)) => put(&mut fields, field, Value::Number(value)),
+            (Kind::Number | Kind::Enum(_), Raw::Number(value)) => {
+                let value = match field.bits {
+                    1 => u64::from(value != 0),
+                    32 => value & u64::from(u32::MAX),
+                    _ => value,
+                };
+                put(message, &mut fields, field, Value::Number(value));
+            }
             (Kind::Enum(_), Raw::Bytes(packed)) if field.is_repeated => {
                 let mut inner = Reader { bytes: packed, at: 0 };
                 while inner.at < packed.len() {
-                    put(&mut fields, field, Value::Number(inner.varint()?));
+                    put(message, &mut fields, field, Value::Number(inner.varint()?));
                 }
             }
             (Kind::Text, Raw::Bytes(text)) => {
                 std::str::from_utf8(text).with_context(|| format!("{message}.{} is no UTF-8", field.name))?;
-                put(&mut fields, field, Value::Bytes(text.to_vec()));
+                put(message, &mut fields, field, Value::Bytes(text.to_vec()));
             }
-            (Kind::Bytes, Raw::Bytes(data)) => put(&mut fields, field, Value::Bytes(data.to_vec())),
+            (Kind::Bytes, Raw::Bytes(data)) => put(message, &mut fields, field, Value::Bytes(data.to_vec())),
             (Kind::Message(kind), Raw::Bytes(data)) if field.is_repeated => {
-                put(&mut fields, field, Value::Fields(decode(kind, data)?));
+                put(message, &mut fields, field, Value::Fields(decode(kind, data)?));
             }
             (Kind::Message(_), Raw::Bytes(data)) => match parts.last_mut() {
                 Some((last, joined)) if last.number == field.number => joined.extend_from_slice(data),
@@ -219,9 +226,13 @@ pub fn decode(message: &str, bytes: &[u8]) -> Result<Fields> {
 }
 
 /// The last one of a field that is there once counts.
-fn put(fields: &mut Fields, field: &Field, value: Value) {
+fn put(message: &str, fields: &mut Fields, field: &Field, value: Value) {
     if !field.is_repeated {
-        fields.0.retain(|(name, _)| *name != field.name);
+        let is_replaced = |name: &str| {
+            let other = Schema::of_the_protocol().field(message, name);
+            name == field.name || (field.one_of.is_some() && other.is_some_and(|other| other.one_of == field.one_of))
+        };
+        fields.0.retain(|(name, _)| !is_replaced(name));
     }
     fields.0.push((field.name.clone(), value));
 }

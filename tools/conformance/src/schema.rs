@@ -35,6 +35,10 @@ pub struct Field {
     pub kind: Kind,
     /// Whether there may be several.
     pub is_repeated: bool,
+    /// Of a number: 1 for a bool, 32, or 64.
+    pub bits: u32,
+    /// The `oneof` that it belongs to, if any: of its members only the last counts.
+    pub one_of: Option<String>,
 }
 
 /// All shapes.
@@ -101,8 +105,8 @@ impl Schema {
                     schema.enums.insert((*name).to_owned(), BTreeMap::new());
                     3
                 }
-                ["oneof", _, "{", ..] => {
-                    names.push(Scope::OneOf);
+                ["oneof", name, "{", ..] => {
+                    names.push(Scope::OneOf((*name).to_owned()));
                     3
                 }
                 ["}", ..] => {
@@ -110,7 +114,8 @@ impl Schema {
                     1
                 }
                 ["repeated", kind, name, "=", number, ";"] => {
-                    fields.push((owner(&names), raw_field(kind, name, number, true)));
+                    let field = Field { is_repeated: true, ..raw_field(&names, kind, name, number) };
+                    fields.push((owner(&names), field));
                     6
                 }
                 [name, "=", number, ";", ..] if matches!(names.last(), Some(Scope::Enum(_))) => {
@@ -118,7 +123,7 @@ impl Schema {
                     4
                 }
                 [kind, name, "=", number, ";", ..] => {
-                    fields.push((owner(&names), raw_field(kind, name, number, false)));
+                    fields.push((owner(&names), raw_field(&names, kind, name, number)));
                     5
                 }
                 // `syntax`, `package`, `reserved`: up to their semicolon.
@@ -148,25 +153,31 @@ impl Schema {
 enum Scope {
     Message(String),
     Enum(String),
-    OneOf,
+    OneOf(String),
 }
 
 fn owner(names: &[Scope]) -> String {
     let innermost = names.iter().rev().find_map(|scope| match scope {
         Scope::Message(name) => Some(name.clone()),
-        Scope::Enum(_) | Scope::OneOf => None,
+        Scope::Enum(_) | Scope::OneOf(_) => None,
     });
     innermost.unwrap_or_default()
 }
 
-fn raw_field(kind: &str, name: &str, number: &str, is_repeated: bool) -> Field {
+fn raw_field(names: &[Scope], kind: &str, name: &str, number: &str) -> Field {
+    let bits = match kind {
+        "bool" => 1,
+        "uint64" => 64,
+        _ => 32,
+    };
+    let one_of = if let Some(Scope::OneOf(name)) = names.last() { Some(name.clone()) } else { None };
     let kind = match kind {
         "uint32" | "uint64" | "bool" => Kind::Number,
         "string" => Kind::Text,
         "bytes" => Kind::Bytes,
         other => Kind::Message(other.to_owned()),
     };
-    Field { name: name.to_owned(), number: number.parse().unwrap_or(0), kind, is_repeated }
+    Field { name: name.to_owned(), number: number.parse().unwrap_or(0), kind, is_repeated: false, bits, one_of }
 }
 
 fn tokens(text: &str) -> Vec<String> {

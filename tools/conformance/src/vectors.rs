@@ -102,11 +102,11 @@ fn encodes(vector: &Json) -> Result<()> {
     let fields = from_json(&kind, &vector["body"])?;
     let ours = Frame::new(vector["rid"].as_u64().unwrap_or(0), name, fields).to_bytes()?;
     ensure!(ours == wanted, "the kit writes {}", notation::hex(&ours));
-    // A vector whose fields have their defaults may be a message that no good sender sends: then only bytes count.
+    // The Rust codec may write defaults out; what it writes must read as the same. A message that no good sender sends it need not take.
     if let Ok(frame) = message::Frame::decode(wanted[PREFIX..].to_vec().into()) {
-        let theirs = frame.to_bytes();
-        let is_same = theirs[..] == wanted[..] || vector["id"].as_str().is_some_and(|id| id.ends_with("-all-defaults"));
-        ensure!(is_same, "the Rust codec writes {}", notation::hex(&theirs));
+        let theirs = frame.clone().to_bytes();
+        let again = message::Frame::decode(theirs.slice(PREFIX..));
+        ensure!(again.as_ref() == Ok(&frame), "the Rust codec writes {}", notation::hex(&theirs));
     }
     Ok(())
 }
@@ -184,9 +184,13 @@ fn without_defaults(fields: &Fields) -> Fields {
 
 /// The four bytes alone show that it is none.
 fn is_no_frame(vector: &Json) -> Result<()> {
-    let bytes = bytes(vector)?;
+    let mut bytes = bytes(vector)?;
     let max = if vector["phase"] == "pre" { HELLO_BYTES_MAX } else { 65_536 };
-    let Err(error) = rust_frame::measure(&bytes, max) else { bail!("it is taken for a frame, or the start of one") };
+    // Good frames may stand before it.
+    while let Ok(Some(length)) = rust_frame::measure(&bytes, max) {
+        bytes.drain(..PREFIX + length);
+    }
+    let Err(error) = rust_frame::measure(&bytes, max) else { bail!("it is taken for the start of a frame") };
     let code = u64::from(error.code().number());
     let is_right = Some(code) == vector["code"].as_u64() || vector["answer"] == "silence";
     ensure!(is_right, "the Rust codec says {code}");
