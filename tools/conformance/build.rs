@@ -10,7 +10,9 @@ fn main() -> io::Result<()> {
     let mut files = Vec::new();
     gather(folder, &mut files)?;
     files.sort();
-    let mut table = String::from("/// Every case file: its path under `cases/`, and its text.\npub const FILES: &[(&str, &str)] = &[\n");
+    let mut table = String::from(
+        "/// Every case file: its path under `cases/`, and its text.\npub const FILES: &[(&str, &str)] = &[\n",
+    );
     for file in &files {
         let name = file.strip_prefix(folder).map_err(io::Error::other)?;
         let whole = fs::canonicalize(file)?;

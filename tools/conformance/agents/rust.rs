@@ -14,7 +14,8 @@ use p2pos_plugin_protocol::client::{
 use p2pos_plugin_protocol::code::{Code, End};
 use p2pos_plugin_protocol::driver::{Closed, RecvHalf, SendHalf};
 use p2pos_plugin_protocol::message::{
-    Attachment, Body, Cause, EventKind, Health, Kind, Level, Register, Registration, StreamClosed, Trust, Unregister,
+    Attachment, Body, Cause, EventKind, Health, Kind, Level, Register, Registration, StreamClosed, Trust,
+    Unregister,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Mutex;
@@ -36,7 +37,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("datagram", Kind::Datagram, Attachment::Mux),
     ] {
         let protocol = ProtocolName::parse(&format!("/p2pos/conformance-{name}/1"))?;
-        let registration = Registration { trust: Trust::Anyone, attachment, ..Registration::new(protocol, kind) };
+        let registration =
+            Registration { trust: Trust::Anyone, attachment, ..Registration::new(protocol, kind) };
         listeners.insert(name, Mutex::new(client.register_with(registration).await?));
     }
     let listeners = Arc::new(listeners);
@@ -140,11 +142,15 @@ impl Obeying {
             }
             ["closed"] => self.closed().await,
             ["send", count, seed] => match &self.subject {
-                Subject::Flow(flow) => flow.send(pattern(0..number(count), number(seed))).and_then(|()| ok("")),
+                Subject::Flow(flow) => {
+                    flow.send(pattern(0..number(count), number(seed))).and_then(|()| ok(""))
+                }
                 _ => Err(Error::NotHere),
             },
             ["receive"] => match &self.subject {
-                Subject::Flow(flow) => flow.recv().await.and_then(|data| ok(format!("{} {}", data.len(), sum(&data)))),
+                Subject::Flow(flow) => {
+                    flow.recv().await.and_then(|data| ok(format!("{} {}", data.len(), sum(&data))))
+                }
                 _ => Err(Error::NotHere),
             },
             ["exit", code] => std::process::exit(code.parse().unwrap_or(1)),
@@ -259,7 +265,9 @@ impl Obeying {
             let piece = pattern(from..(from + PIECE_BYTES).min(count), seed);
             match &mut self.subject {
                 Subject::Stream { send, .. } => send.write(piece.into()).await?,
-                Subject::Raw { stream: Some(raw), .. } => raw.write_all(&piece).await.map_err(|_| Error::NotHere)?,
+                Subject::Raw { stream: Some(raw), .. } => {
+                    raw.write_all(&piece).await.map_err(|_| Error::NotHere)?
+                }
                 Subject::Raw { .. } | Subject::Flow(_) | Subject::None => return Err(Error::NotHere),
             }
         }
@@ -307,7 +315,9 @@ impl Obeying {
             count += bytes.len();
             match &mut self.subject {
                 Subject::Stream { send, .. } => send.write(bytes.into()).await?,
-                Subject::Raw { stream: Some(raw), .. } => raw.write_all(&bytes).await.map_err(|_| Error::NotHere)?,
+                Subject::Raw { stream: Some(raw), .. } => {
+                    raw.write_all(&bytes).await.map_err(|_| Error::NotHere)?
+                }
                 Subject::Raw { .. } | Subject::Flow(_) | Subject::None => return Err(Error::NotHere),
             }
         }
@@ -343,7 +353,9 @@ impl Obeying {
 
     async fn closed(&mut self) -> Answer {
         let closed = match &mut self.subject {
-            Subject::Stream { closed, .. } | Subject::Raw { closed, .. } => closed.take().ok_or(Error::NotHere)?,
+            Subject::Stream { closed, .. } | Subject::Raw { closed, .. } => {
+                closed.take().ok_or(Error::NotHere)?
+            }
             Subject::Flow(_) | Subject::None => return Err(Error::NotHere),
         };
         let facts: StreamClosed = closed.await?;

@@ -42,7 +42,8 @@ impl Launch {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.folder).env_clear().process_group(0);
         for (name, value) in std::env::vars_os() {
-            let is_inherited = name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("LC_"));
+            let is_inherited =
+                name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("LC_"));
             if is_inherited {
                 command.env(name, value);
             }
@@ -77,7 +78,8 @@ impl Agent {
         let data = folder.path().join("data");
         fs::create_dir(&data)?;
         let token = random_hex(32)?;
-        let output = File::options().create(true).read(true).append(true).open(folder.path().join("output"))?;
+        let output =
+            File::options().create(true).read(true).append(true).open(folder.path().join("output"))?;
         let mut child = launch
             .command(&[
                 ("P2POS_PLUGIN_ID", "conformance".to_owned()),
@@ -143,9 +145,10 @@ impl Agent {
         let length = self.output.metadata().map_or(0, |meta| meta.len());
         let from = length.saturating_sub(OUTPUT_BYTES_SHOWN);
         let read = self.output.seek(SeekFrom::Start(from)).and_then(|_| self.output.read_to_end(&mut text));
-        read.map_or_else(|error| format!("(its output cannot be read: {error})"), |_| {
-            String::from_utf8_lossy(&text).into_owned()
-        })
+        read.map_or_else(
+            |error| format!("(its output cannot be read: {error})"),
+            |_| String::from_utf8_lossy(&text).into_owned(),
+        )
     }
 }
 

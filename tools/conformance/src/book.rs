@@ -102,11 +102,32 @@ const REQUESTS: &[&str] = &[
 ];
 const ANSWERS: &[&str] = &["opened", "accept", "reject", "done", "contacts"];
 const OF_DAEMON_ONLY: &[&str] = &[
-    "stream_closed", "opened", "incoming", "welcome", "challenge", "refused", "attached", "event", "contacts", "shutdown",
+    "stream_closed",
+    "opened",
+    "incoming",
+    "welcome",
+    "challenge",
+    "refused",
+    "attached",
+    "event",
+    "contacts",
+    "shutdown",
 ];
 const OF_PLUGIN_ONLY: &[&str] = &[
-    "open", "accept", "reject", "hello", "auth_proof", "attach", "register", "unregister", "cancel", "ready", "status", "log",
-    "subscribe", "contact_list",
+    "open",
+    "accept",
+    "reject",
+    "hello",
+    "auth_proof",
+    "attach",
+    "register",
+    "unregister",
+    "cancel",
+    "ready",
+    "status",
+    "log",
+    "subscribe",
+    "contact_list",
 ];
 const HANDSHAKE: &[&str] = &["hello", "auth_proof", "attach", "welcome", "challenge", "refused", "attached"];
 
@@ -231,7 +252,10 @@ impl Book {
         }
         let is_answer = ANSWERS.contains(&name) || (name == "error" && frame.rid > 0);
         if is_answer && !self.asked_by_us.remove(&frame.rid) && frame.rid > 0 {
-            self.complain(format!("a second answer, or one that nobody asked for: {name} rid={} [S-REQ-3]", frame.rid));
+            self.complain(format!(
+                "a second answer, or one that nobody asked for: {name} rid={} [S-REQ-3]",
+                frame.rid
+            ));
         }
         if is_answer && frame.rid == 0 {
             self.complain(format!("{name} with rid 0: the good answer is left out then [S-REQ-2]"));
@@ -244,7 +268,10 @@ impl Book {
         if id == 0 || is_odd != (self.part == Part::Daemon) {
             self.complain(format!("{} takes the id {id} [S-STREAM-1]", frame.name));
         } else if id <= self.highest_opened {
-            self.complain(format!("{} takes the id {id} after {} [S-STREAM-1]", frame.name, self.highest_opened));
+            self.complain(format!(
+                "{} takes the id {id} after {} [S-STREAM-1]",
+                frame.name, self.highest_opened
+            ));
         }
         if frame.rid == 0 {
             self.complain(format!("{} without a rid [S-REQ-2]", frame.name));
@@ -278,7 +305,10 @@ impl Book {
             self.complain(format!("data on {id}, which {wrong}"));
         }
         if bytes > self.data_bytes_max {
-            self.complain(format!("a payload of {bytes} bytes, the limit is {} [S-STREAM-11]", self.data_bytes_max));
+            self.complain(format!(
+                "a payload of {bytes} bytes, the limit is {} [S-STREAM-11]",
+                self.data_bytes_max
+            ));
         }
         let is_counted = !(self.part == Part::Plugin && self.is_auto_window);
         self.theirs(id, |way| {
@@ -294,7 +324,9 @@ impl Book {
         let (id, bytes) = (frame.fields.number("stream"), frame.fields.number("bytes"));
         let Some(entry) = self.known(id, "window") else { return };
         if entry.sort != Sort::Stream {
-            return self.complain(format!("window on {id}, which is no stream of Data frames [S-DGRAM-3] [S-ATTACH-4]"));
+            return self.complain(format!(
+                "window on {id}, which is no stream of Data frames [S-DGRAM-3] [S-ATTACH-4]"
+            ));
         }
         if entry.is_left_by_them {
             return self.complain(format!("window on {id}, which it has ended [S-STREAM-10]"));
@@ -325,7 +357,9 @@ impl Book {
     fn stop(&mut self, id: u64) {
         let Some(entry) = self.known(id, "stop_sending") else { return };
         if entry.sort != Sort::Stream {
-            self.complain(format!("stop_sending on {id}, which is no stream of Data frames [S-DGRAM-3] [S-ATTACH-4]"));
+            self.complain(format!(
+                "stop_sending on {id}, which is no stream of Data frames [S-DGRAM-3] [S-ATTACH-4]"
+            ));
         }
         self.ours(id, |way| way.is_stopped = true);
     }

@@ -15,7 +15,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 const SPEC: &str = include_str!("../../../plugin-protocol/SPEC.md");
 
 /// How much an implementation promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Streams.
@@ -127,7 +129,7 @@ pub fn rules() -> Vec<(String, String)> {
                     text.push_str(line.trim_start());
                 }
             }
-            _ => is_inside = line.is_empty() && is_inside && false,
+            _ => is_inside = false,
         }
     }
     rules

@@ -128,7 +128,8 @@ pub fn encode(message: &str, fields: &Fields) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut at = 0;
     while let Some((name, value)) = fields.0.get(at) {
-        let field = schema.field(message, name).with_context(|| format!("{message} has no field {name:?}"))?;
+        let field =
+            schema.field(message, name).with_context(|| format!("{message} has no field {name:?}"))?;
         at += 1;
         match (&field.kind, value) {
             (Kind::Enum(_), Value::Number(_)) if field.is_repeated => {
@@ -230,7 +231,8 @@ fn put(message: &str, fields: &mut Fields, field: &Field, value: Value) {
     if !field.is_repeated {
         let is_replaced = |name: &str| {
             let other = Schema::of_the_protocol().field(message, name);
-            name == field.name || (field.one_of.is_some() && other.is_some_and(|other| other.one_of == field.one_of))
+            name == field.name
+                || (field.one_of.is_some() && other.is_some_and(|other| other.one_of == field.one_of))
         };
         fields.0.retain(|(name, _)| !is_replaced(name));
     }

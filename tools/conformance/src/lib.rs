@@ -36,7 +36,8 @@ pub use play::{Subject, run};
 /// The manifest of the plugin as which the kit attaches itself to a daemon.
 #[must_use]
 pub fn manifest(id: &str) -> String {
-    let names = ["stream", "other", "detached", "datagram"].map(|name| format!("\"/p2pos/conformance-{name}/1\""));
+    let names =
+        ["stream", "other", "detached", "datagram"].map(|name| format!("\"/p2pos/conformance-{name}/1\""));
     let names = names.join(", ");
     format!(
         "manifest = 1\nid = \"{id}\"\nname = \"Conformance kit\"\nversion = \"1.0.0\"\n\n[run]\nexec = [\"true\"]\nautostart = false\n\n\

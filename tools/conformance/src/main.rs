@@ -123,7 +123,14 @@ fn main() -> Result<ExitCode> {
         Mode::Wire { format } => tell(&Report::new("vectors", vectors::run()?), format),
         Mode::List => {
             for case in case::all()? {
-                println!("{} {:6} {} [{}] {}", case.judges, case.level, case.id, case.rules.join("] ["), case.about);
+                println!(
+                    "{} {:6} {} [{}] {}",
+                    case.judges,
+                    case.level,
+                    case.id,
+                    case.rules.join("] ["),
+                    case.about
+                );
             }
             Ok(ExitCode::SUCCESS)
         }

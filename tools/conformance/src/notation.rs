@@ -39,7 +39,8 @@ impl Variables {
         let mut parts = text.split('$');
         let mut out = parts.next().unwrap_or_default().to_owned();
         for part in parts {
-            let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').unwrap_or(part.len());
+            let end =
+                part.find(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').unwrap_or(part.len());
             out.push_str(self.get(&part[..end])?);
             out.push_str(&part[end..]);
         }
@@ -292,7 +293,8 @@ mod tests {
 
     #[test]
     fn a_frame_reads_as_it_is_written() {
-        let line = r#"incoming rid=1 stream=2 protocol="/chat/1" kind=STREAM petname="bo or so" is_contact=1"#;
+        let line =
+            r#"incoming rid=1 stream=2 protocol="/chat/1" kind=STREAM petname="bo or so" is_contact=1"#;
         let frame = frame(&words(line)).unwrap();
         assert_eq!(frame.fields.text("petname"), "bo or so");
         assert_eq!(show(&frame), line);
@@ -303,8 +305,11 @@ mod tests {
         let data = frame(&words("data stream=1 payload=0x6869 fin=true")).unwrap();
         assert!(says("data", &data) && says("data stream=1 payload=hi fin=true", &data));
         assert!(says("data stream=1..3 payload=* rid=0", &data));
-        assert!(!says("data fin=false", &data) && !says("window stream=1", &data) && !says("data rid=*", &data));
-        let register = frame(&words("register protocols={name=/a/1} protocols={name=/b/1,kind=DATAGRAM}")).unwrap();
+        assert!(
+            !says("data fin=false", &data) && !says("window stream=1", &data) && !says("data rid=*", &data)
+        );
+        let register =
+            frame(&words("register protocols={name=/a/1} protocols={name=/b/1,kind=DATAGRAM}")).unwrap();
         assert!(says("register protocols={name=/b/1,kind=DATAGRAM}", &register));
         assert!(!says("register protocols={name=/a/1,kind=DATAGRAM}", &register));
     }

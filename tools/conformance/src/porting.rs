@@ -64,7 +64,15 @@ const PARTS: &[Part] = &[
         level: Level::Bronze,
         what: "Streams",
         how: "Yours are odd, the daemon's even, each higher than the one before. Data in order, `fin` ends a direction, Reset both, StreamClosed is the last word. The table of states is below.",
-        rules: &["S-STREAM-1", "S-STREAM-3", "S-STREAM-4", "S-STREAM-5", "S-STREAM-7", "S-STREAM-9", "S-STREAM-11"],
+        rules: &[
+            "S-STREAM-1",
+            "S-STREAM-3",
+            "S-STREAM-4",
+            "S-STREAM-5",
+            "S-STREAM-7",
+            "S-STREAM-9",
+            "S-STREAM-11",
+        ],
     },
     Part {
         level: Level::Bronze,
@@ -105,7 +113,18 @@ const PARTS: &[Part] = &[
 ];
 
 /// Which frames of frames.json show the bytes of which message.
-const SHOWN: &[&str] = &["data", "window", "reset", "stop_sending", "stream_closed", "open", "opened", "attach", "datagram", "ping"];
+const SHOWN: &[&str] = &[
+    "data",
+    "window",
+    "reset",
+    "stop_sending",
+    "stream_closed",
+    "open",
+    "opened",
+    "attach",
+    "datagram",
+    "ping",
+];
 
 /// The whole page.
 ///
@@ -123,7 +142,10 @@ pub fn guide() -> Result<String> {
     let cases = case::all()?;
     for (index, part) in PARTS.iter().enumerate() {
         let shows = |rule: &str| {
-            cases.iter().filter(|case| case.judges == Judged::Plugin && case.rules.iter().any(|is| is == rule)).count()
+            cases
+                .iter()
+                .filter(|case| case.judges == Judged::Plugin && case.rules.iter().any(|is| is == rule))
+                .count()
         };
         let rules: Vec<String> = part.rules.iter().map(|rule| format!("[{rule}]")).collect();
         let count: usize = part.rules.iter().map(|rule| shows(rule)).sum();
@@ -158,9 +180,16 @@ pub fn guide() -> Result<String> {
             Some(0) | None => String::new(),
             Some(rid) => format!(", rid {rid}"),
         };
-        writeln!(page, "| {message} {}{rid} | `{}` |", frame["body"], frame["hex"].as_str().unwrap_or_default())?;
+        writeln!(
+            page,
+            "| {message} {}{rid} | `{}` |",
+            frame["body"],
+            frame["hex"].as_str().unwrap_or_default()
+        )?;
     }
-    page.push_str("\n## A stream's states\n\n| state | may come | may be sent | leaves by |\n|---|---|---|---|\n");
+    page.push_str(
+        "\n## A stream's states\n\n| state | may come | may be sent | leaves by |\n|---|---|---|---|\n",
+    );
     for row in &STATES {
         let list = |said: &[p2pos_plugin_protocol::streams::table::Said]| {
             said.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")

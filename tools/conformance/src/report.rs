@@ -124,11 +124,13 @@ impl Report {
             let outcome = &row.outcome;
             let (word, why) = word(outcome);
             let later = if row.is_scored { "" } else { " (not scored)" };
-            let line = format!("{:6} {:width$} {:>6} ms  {word}{later}", row.level, outcome.id, outcome.took_ms);
+            let line =
+                format!("{:6} {:width$} {:>6} ms  {word}{later}", row.level, outcome.id, outcome.took_ms);
             text.push_str(&line);
             text.push_str(&if why.is_empty() { "\n".to_owned() } else { format!(": {why}\n") });
             if !outcome.is_good() {
-                let indented: String = outcome.trace.iter().map(|line| format!("           {line}\n")).collect();
+                let indented: String =
+                    outcome.trace.iter().map(|line| format!("           {line}\n")).collect();
                 let about = format!("           {} [{}]\n", row.about, row.rules.join("] ["));
                 text.push_str(&about);
                 text.push_str(&indented);
@@ -200,7 +202,9 @@ impl Row {
 fn word(outcome: &Outcome) -> (&'static str, String) {
     match (&outcome.verdict, outcome.is_expected_to_fail) {
         (Verdict::Passed, false) => ("passed", String::new()),
-        (Verdict::Passed, true) => ("PASSED UNEXPECTEDLY", "take it off the list of expected failures".to_owned()),
+        (Verdict::Passed, true) => {
+            ("PASSED UNEXPECTEDLY", "take it off the list of expected failures".to_owned())
+        }
         (Verdict::Failed(why), false) => ("FAILED", why.clone()),
         (Verdict::Failed(why), true) => ("failed as expected", why.clone()),
         (Verdict::Unsupported(what), _) => ("unsupported", what.clone()),
@@ -275,7 +279,10 @@ mod tests {
         let report = report(&[(Level::Gold, Verdict::Failed("a < b & \"c\"".to_owned()), false)]);
         let json: serde_json::Value = serde_json::from_str(&report.text(Format::Json).unwrap()).unwrap();
         assert_eq!(json["schema"], "p2pos.conformance/1");
-        assert_eq!((&json["cases"][0]["verdict"], &json["cases"][0]["took_ms"]), (&"failed".into(), &1234.into()));
+        assert_eq!(
+            (&json["cases"][0]["verdict"], &json["cases"][0]["took_ms"]),
+            (&"failed".into(), &1234.into())
+        );
         let xml = report.text(Format::Junit).unwrap();
         assert!(xml.contains("a &lt; b &amp; &quot;c&quot;") && xml.contains("time=\"1.234\""), "{xml}");
     }

@@ -177,17 +177,22 @@ fn raw_field(names: &[Scope], kind: &str, name: &str, number: &str) -> Field {
         "bytes" => Kind::Bytes,
         other => Kind::Message(other.to_owned()),
     };
-    Field { name: name.to_owned(), number: number.parse().unwrap_or(0), kind, is_repeated: false, bits, one_of }
+    Field {
+        name: name.to_owned(),
+        number: number.parse().unwrap_or(0),
+        kind,
+        is_repeated: false,
+        bits,
+        one_of,
+    }
 }
 
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     for line in text.lines() {
         let code = line.split("//").next().unwrap_or_default();
-        let spaced: String = code
-            .chars()
-            .flat_map(|c| if "{}=;".contains(c) { vec![' ', c, ' '] } else { vec![c] })
-            .collect();
+        let spaced: String =
+            code.chars().flat_map(|c| if "{}=;".contains(c) { vec![' ', c, ' '] } else { vec![c] }).collect();
         tokens.extend(spaced.split_whitespace().map(str::to_owned));
     }
     tokens

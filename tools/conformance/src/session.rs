@@ -104,7 +104,11 @@ impl Session {
         if let Some(Ok(frame)) = bytes.get(PREFIX_BYTES..).map(Frame::from_body) {
             self.book.may_be_answered(frame.rid);
         }
-        self.note(format!("kit  {} raw bytes: {}", bytes.len(), notation::hex(&bytes[..bytes.len().min(40)])));
+        self.note(format!(
+            "kit  {} raw bytes: {}",
+            bytes.len(),
+            notation::hex(&bytes[..bytes.len().min(40)])
+        ));
         self.wire.write(bytes)
     }
 

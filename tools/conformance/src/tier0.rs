@@ -74,7 +74,10 @@ fn environment(launch: &Launch) -> Result<()> {
         let (output, code) = stream(launch, petname, b"env\n".to_vec())?;
         let wanted = format!("protocol {PROTOCOL}\npeer {BO}\npetname {petname}\n");
         let is = String::from_utf8_lossy(&output).into_owned();
-        ensure!(is == wanted && code == Some(0), "it wrote {is:?} and ended with {code:?}, not {wanted:?} and 0");
+        ensure!(
+            is == wanted && code == Some(0),
+            "it wrote {is:?} and ended with {code:?}, not {wanted:?} and 0"
+        );
     }
     Ok(())
 }
@@ -90,14 +93,21 @@ fn echo(launch: &Launch) -> Result<()> {
 fn echo_many(launch: &Launch) -> Result<()> {
     let all = pattern::bytes(MANY, 3);
     let (output, code) = stream(launch, "bo", [b"echo\n", &all[..]].concat())?;
-    ensure!(output == all && code == Some(0), "{} bytes of {MANY} came back, exit code {code:?}", output.len());
+    ensure!(
+        output == all && code == Some(0),
+        "{} bytes of {MANY} came back, exit code {code:?}",
+        output.len()
+    );
     Ok(())
 }
 
 fn count(launch: &Launch) -> Result<()> {
     let (output, code) = stream(launch, "bo", [b"count\n", &pattern::bytes(MANY, 0)[..]].concat())?;
     let is = String::from_utf8_lossy(&output).trim().to_owned();
-    ensure!(is == MANY.to_string() && code == Some(0), "it counted {is:?}, not {MANY}, and ended with {code:?}");
+    ensure!(
+        is == MANY.to_string() && code == Some(0),
+        "it counted {is:?}, not {MANY}, and ended with {code:?}"
+    );
     Ok(())
 }
 

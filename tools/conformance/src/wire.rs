@@ -165,11 +165,11 @@ impl Wire {
             Socket::Unix(socket) => socket.write_all(bytes),
             Socket::Tcp(socket) => socket.write_all(bytes),
         };
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                anyhow::anyhow!("it has read nothing for {} s [S-FRAME-6]", WRITE_MAX.as_secs())
+        written.map_err(|error| {
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+                return anyhow::anyhow!("it has read nothing for {} s [S-FRAME-6]", WRITE_MAX.as_secs());
             }
-            _ => anyhow::Error::new(error).context("it hung up while the kit wrote"),
+            anyhow::Error::new(error).context("it hung up while the kit wrote")
         })
     }
 

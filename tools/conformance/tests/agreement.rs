@@ -16,9 +16,8 @@ const NOT_FOR_CASES: &[(&str, &str)] = &[
 ];
 
 /// Ends that need more than one daemon under the kit's hand; p2pos-daemon/tests/daemons shows them with real ones.
-const ENDS_ELSEWHERE: &[(&str, &str)] = &[
-    ("the other daemon dies", "kills.rs: a real daemon is killed, and its peer waits for its silence"),
-];
+const ENDS_ELSEWHERE: &[(&str, &str)] =
+    &[("the other daemon dies", "kills.rs: a real daemon is killed, and its peer waits for its silence")];
 
 fn cases() -> Vec<Case> {
     case::all().unwrap()
@@ -30,7 +29,9 @@ fn every_demand_of_the_specification_has_a_case() {
     let excused: BTreeSet<&str> = NOT_FOR_CASES.iter().map(|(rule, _)| *rule).collect();
     let missing: Vec<String> = case::rules()
         .into_iter()
-        .filter(|(name, text)| text.contains("MUST") && !shown.contains(name) && !excused.contains(name.as_str()))
+        .filter(|(name, text)| {
+            text.contains("MUST") && !shown.contains(name) && !excused.contains(name.as_str())
+        })
         .map(|(name, text)| format!("{name}: {text}"))
         .collect();
     assert!(missing.is_empty(), "no case shows\n{}", missing.join("\n"));
@@ -85,6 +86,7 @@ fn the_port_guide_is_what_the_tables_make_of_it() {
 fn every_vector_reads_and_writes_as_it_stands() {
     let ran = p2pos_conformance::vectors::run().unwrap();
     assert!(ran.len() > 200, "only {} vectors were found", ran.len());
-    let bad: Vec<_> = ran.iter().filter(|(_, outcome)| !outcome.is_good()).map(|(_, outcome)| outcome).collect();
+    let bad: Vec<_> =
+        ran.iter().filter(|(_, outcome)| !outcome.is_good()).map(|(_, outcome)| outcome).collect();
     assert!(bad.is_empty(), "{bad:#?}");
 }

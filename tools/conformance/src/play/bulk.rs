@@ -99,7 +99,13 @@ fn send_some(session: &mut Session, stream: u64, part: &mut Part) -> Result<bool
     Ok(true)
 }
 
-fn send_piece(session: &mut Session, stream: u64, part: &mut Part, count: usize, is_last: bool) -> Result<()> {
+fn send_piece(
+    session: &mut Session,
+    stream: u64,
+    part: &mut Part,
+    count: usize,
+    is_last: bool,
+) -> Result<()> {
     let payload: Vec<u8> = (part.done..part.done + count).map(|at| pattern::byte(part.seed, at)).collect();
     let mut fields = Fields::default().and("stream", stream);
     if count > 0 {

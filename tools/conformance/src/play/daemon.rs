@@ -99,7 +99,8 @@ impl Play<'_> {
         );
         let words = notation::words(&wanted);
         self.frame_step(name, "next", &words[1..])?;
-        let (data_max, window) = (self.variables.get("data-max")?.parse()?, self.variables.get("window")?.parse()?);
+        let (data_max, window) =
+            (self.variables.get("data-max")?.parse()?, self.variables.get("window")?.parse()?);
         let session = self.session(name)?;
         session.book.data_bytes_max = data_max;
         session.book.our_window = window;
@@ -116,13 +117,15 @@ impl Play<'_> {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         let endpoint: serde_json::Value = serde_json::from_str(&text)?;
         let address = endpoint["endpoints"][0].as_str().context("endpoint.json names no endpoint")?;
-        let mut secret = notation::unhex(endpoint["secret"].as_str().context("endpoint.json has no secret")?)?;
+        let mut secret =
+            notation::unhex(endpoint["secret"].as_str().context("endpoint.json has no secret")?)?;
         self.sessions.insert(name.to_owned(), Session::new(Wire::connect(address)?, Part::Plugin));
         let nonce = random_hex(32)?;
         let hello = format!("hello rid=9000 magic=p2pOS min_version=1 max_version=1 client_nonce=0x{nonce}");
         let frame = notation::frame(&notation::words(&hello))?;
         self.session(name)?.send(&frame)?;
-        let challenge = notation::words("challenge rid=9000 server_nonce=?server-nonce server_proof=?server-proof");
+        let challenge =
+            notation::words("challenge rid=9000 server_nonce=?server-nonce server_proof=?server-proof");
         self.frame_step(name, "next", &challenge)?;
         let server_nonce = notation::unhex(self.variables.get("server-nonce")?.trim_start_matches("0x"))?;
         ensure!(server_nonce.len() == 32, "a nonce of {} bytes [S-HELLO-4]", server_nonce.len());
@@ -187,14 +190,20 @@ impl Play<'_> {
         let mut wire = Wire::connect(&endpoint)?;
         let frame = notation::frame(&notation::words(&format!("attach rid=7 ticket={ticket}")))?;
         wire.write(&frame.to_bytes()?)?;
-        let wanted = if words.iter().any(|word| word == "refused") { "refused code=102 rid=7" } else { "attached rid=7" };
+        let wanted = if words.iter().any(|word| word == "refused") {
+            "refused code=102 rid=7"
+        } else {
+            "attached rid=7"
+        };
         let deadline = Instant::now() + crate::session::SOON;
         // Read four bytes, then the length: what follows Attached is the stream's.
         let prefix = wire.read_raw(4, deadline)?;
-        let length: [u8; 4] = prefix.try_into().ok().context("the second socket was closed without an answer")?;
+        let length: [u8; 4] =
+            prefix.try_into().ok().context("the second socket was closed without an answer")?;
         let body = wire.read_raw(u32::from_be_bytes(length) as usize, deadline)?;
         let answer = crate::codec::Frame::from_body(&body)?;
-        let does_fit = notation::fits(&notation::words(wanted), &answer, &mut notation::Variables::default())?;
+        let does_fit =
+            notation::fits(&notation::words(wanted), &answer, &mut notation::Variables::default())?;
         ensure!(does_fit, "the second socket was answered by {}", notation::show(&answer));
         self.raws.insert(name.clone(), wire);
         Ok(())

@@ -116,9 +116,8 @@ impl Play<'_> {
     fn eof(&mut self, name: &str, words: &[String]) -> Result<()> {
         let more = if words.is_empty() { 0 } else { super::number(words, 0, "seconds")? };
         let within = SOON + Duration::from_secs(more);
-        self.session(name)?.until("the end of the connection", within, |session| {
-            Ok(session.is_over.then_some(()))
-        })
+        self.session(name)?
+            .until("the end of the connection", within, |session| Ok(session.is_over.then_some(())))
     }
 
     /// The end of the connection, without a single byte.

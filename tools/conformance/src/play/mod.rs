@@ -81,7 +81,8 @@ impl Play<'_> {
                 continue;
             }
             if let Some(times) = line.strip_prefix("repeat ") {
-                let end = lines[at..].iter().position(|line| line.trim() == "end").context("repeat without end")?;
+                let end =
+                    lines[at..].iter().position(|line| line.trim() == "end").context("repeat without end")?;
                 let times: usize = times.parse().context("repeat N")?;
                 for turn in 0..times {
                     self.variables.set("i", turn.to_string());

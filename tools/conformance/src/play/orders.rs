@@ -36,7 +36,8 @@ impl Play<'_> {
             }
             "done" => self.done(words.first().context("done NAME")?)?,
             "offer" => {
-                let variable = words.first().context("offer ?STREAM PROTOCOL")?.trim_start_matches('?').to_owned();
+                let variable =
+                    words.first().context("offer ?STREAM PROTOCOL")?.trim_start_matches('?').to_owned();
                 self.offer(&variable, words.get(1).context("a protocol is missing")?, &words[2..])?;
             }
             "take" => {
@@ -159,7 +160,8 @@ impl Play<'_> {
         };
         // Without a kind stands for STREAM, as STREAM does.
         let kind_fields = kind_fields.replace("kind=0..1 ", "");
-        let wanted = format!("open rid=?open-rid stream=?{variable} peer={BO} protocols=/p2pos/far/1 {kind_fields}");
+        let wanted =
+            format!("open rid=?open-rid stream=?{variable} peer={BO} protocols=/p2pos/far/1 {kind_fields}");
         self.frame_step(PLUGIN, "expect", &notation::words(&wanted))?;
         let (rid, id) = (self.variables.get("open-rid")?, self.variables.get(variable)?);
         let mut opened = format!("opened rid={rid} stream={id} protocol=/p2pos/far/1 path=LOOPBACK");

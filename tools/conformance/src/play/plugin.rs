@@ -57,10 +57,13 @@ impl Play<'_> {
         let token = agent.token.clone();
         self.agent = Some(agent);
         self.sessions.insert(PLUGIN.to_owned(), Session::new(connection?, Part::Daemon));
-        let wanted = format!("hello magic=p2pOS min_version=0..1 max_version=1..1000 launch_token={token} rid=?hello-rid \
-             auto_window=?hello-auto stream_window_bytes=?hello-window");
+        let wanted = format!(
+            "hello magic=p2pOS min_version=0..1 max_version=1..1000 launch_token={token} rid=?hello-rid \
+             auto_window=?hello-auto stream_window_bytes=?hello-window"
+        );
         let words = notation::words(&wanted);
-        self.frame_step(PLUGIN, "next", &words).context("its first frame [S-HELLO-1] [S-HELLO-2] [S-HELLO-3]")?;
+        self.frame_step(PLUGIN, "next", &words)
+            .context("its first frame [S-HELLO-1] [S-HELLO-2] [S-HELLO-3]")?;
         Ok(())
     }
 
@@ -86,9 +89,12 @@ impl Play<'_> {
         let is_auto = self.variables.get("hello-auto")? == "1";
         let own_window: u64 = self.variables.get("hello-window")?.parse()?;
         let own_window = if own_window == 0 { 256 * 1024 } else { own_window };
-        for (name, bytes) in
-            [("window", own_window), ("half", own_window.div_ceil(2)), ("rest", own_window / 2), ("over", own_window + 1)]
-        {
+        for (name, bytes) in [
+            ("window", own_window),
+            ("half", own_window.div_ceil(2)),
+            ("rest", own_window / 2),
+            ("over", own_window + 1),
+        ] {
             self.variables.set(name, bytes.to_string());
         }
         let session = self.session(PLUGIN)?;
@@ -154,7 +160,9 @@ impl Play<'_> {
         let wire = self.raws.get_mut(&name).context("there is no such socket")?;
         let deadline = Instant::now() + SOON;
         match verb {
-            "write" => wire.write(&pattern::bytes(number(words, 2, "how many")?, number(words, 3, "the seed")?))?,
+            "write" => {
+                wire.write(&pattern::bytes(number(words, 2, "how many")?, number(words, 3, "the seed")?))?
+            }
             "read" => {
                 let (count, seed) = (number(words, 2, "how many")?, number(words, 3, "the seed")?);
                 let read = wire.read_raw(count, deadline)?;
@@ -172,7 +180,9 @@ impl Play<'_> {
                 ensure!(read.is_empty() && wire.is_over(), "its end of the socket is still open");
             }
             "refuse" => {
-                let refused = Fields::default().and("code", 102).and_bytes("message", *b"the ticket is spent [S-ATTACH-2]");
+                let refused = Fields::default()
+                    .and("code", 102)
+                    .and_bytes("message", *b"the ticket is spent [S-ATTACH-2]");
                 wire.write(&Frame::new(rid, "refused", refused).to_bytes()?)?;
                 wire.hang_up();
             }
