@@ -190,6 +190,11 @@ pub fn guide() -> Result<String> {
     page.push_str(
         "\n## A stream's states\n\n| state | may come | may be sent | leaves by |\n|---|---|---|---|\n",
     );
+    put_states(&mut page)?;
+    Ok(page)
+}
+
+fn put_states(page: &mut String) -> Result<()> {
     for row in &STATES {
         let list = |said: &[p2pos_plugin_protocol::streams::table::Said]| {
             said.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -204,5 +209,5 @@ pub fn guide() -> Result<String> {
             leaves.join("; ")
         )?;
     }
-    Ok(page)
+    Ok(())
 }

@@ -161,7 +161,7 @@ impl Play<'_> {
         let deadline = Instant::now() + SOON;
         match verb {
             "write" => {
-                wire.write(&pattern::bytes(number(words, 2, "how many")?, number(words, 3, "the seed")?))?
+                wire.write(&pattern::bytes(number(words, 2, "how many")?, number(words, 3, "the seed")?))?;
             }
             "read" => {
                 let (count, seed) = (number(words, 2, "how many")?, number(words, 3, "the seed")?);
