@@ -115,7 +115,9 @@ fn told(error: &Error) -> String {
     match error {
         Error::Stream(end) => format!("ended {} {}", end.end.code.number(), end.end.app),
         Error::SessionOver(_) => "ended 105 0".to_owned(),
-        other => format!("error {}", other.code().map_or(0, Code::number)),
+        Error::Refused(_) | Error::Name(_) | Error::Attach(_) | Error::NotHere | Error::OddAnswer => {
+            format!("error {}", error.code().map_or(0, Code::number))
+        }
     }
 }
 
@@ -145,13 +147,13 @@ impl Obeying {
                 Subject::Flow(flow) => {
                     flow.send(pattern(0..number(count), number(seed))).and_then(|()| ok(""))
                 }
-                _ => Err(Error::NotHere),
+                Subject::None | Subject::Stream { .. } | Subject::Raw { .. } => Err(Error::NotHere),
             },
             ["receive"] => match &self.subject {
                 Subject::Flow(flow) => {
                     flow.recv().await.and_then(|data| ok(format!("{} {}", data.len(), sum(&data))))
                 }
-                _ => Err(Error::NotHere),
+                Subject::None | Subject::Stream { .. } | Subject::Raw { .. } => Err(Error::NotHere),
             },
             ["exit", code] => std::process::exit(code.parse().unwrap_or(1)),
             ["leave"] => leave(&self.client).await,
@@ -266,7 +268,7 @@ impl Obeying {
             match &mut self.subject {
                 Subject::Stream { send, .. } => send.write(piece.into()).await?,
                 Subject::Raw { stream: Some(raw), .. } => {
-                    raw.write_all(&piece).await.map_err(|_| Error::NotHere)?
+                    raw.write_all(&piece).await.map_err(|_| Error::NotHere)?;
                 }
                 Subject::Raw { .. } | Subject::Flow(_) | Subject::None => return Err(Error::NotHere),
             }
@@ -316,7 +318,7 @@ impl Obeying {
             match &mut self.subject {
                 Subject::Stream { send, .. } => send.write(bytes.into()).await?,
                 Subject::Raw { stream: Some(raw), .. } => {
-                    raw.write_all(&bytes).await.map_err(|_| Error::NotHere)?
+                    raw.write_all(&bytes).await.map_err(|_| Error::NotHere)?;
                 }
                 Subject::Raw { .. } | Subject::Flow(_) | Subject::None => return Err(Error::NotHere),
             }
@@ -338,13 +340,11 @@ impl Obeying {
         match &mut self.subject {
             Subject::Stream { send, .. } => send.reset(End::app(app)),
             Subject::Raw { stream, .. } => stream.take().into_iter().for_each(|raw| raw.reset(app)),
-            Subject::Flow(flow) => {
-                // The SDK's own way out of a flow has no number; the session has.
-                let _ = flow;
-                let Subject::Flow(flow) = std::mem::replace(&mut self.subject, Subject::None) else {
-                    return Err(Error::NotHere);
-                };
-                flow.close();
+            Subject::Flow(_) => {
+                // The SDK's own way out of a flow takes it, and has no number.
+                if let Subject::Flow(flow) = std::mem::replace(&mut self.subject, Subject::None) {
+                    flow.close();
+                }
             }
             Subject::None => return Err(Error::NotHere),
         }
