@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from orders import PIECE_BYTES, PREFIX, Unsupported, pattern, told, total
+
 from p2pos import PeerEvent, __version__, aio
 from p2pos.errors import P2posError, SessionEnded
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from orders import PIECE_BYTES, PREFIX, Unsupported, pattern, told, total
+
 from p2pos import PeerEvent, __version__, sync
 from p2pos.errors import P2posError, SessionEnded
 

@@ -14,7 +14,7 @@ PIECE_BYTES = 32 * 1024
 _PERIOD = bytes(range(251)) * 132
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):
     """An order that this agent does not know."""
 
 

@@ -76,6 +76,7 @@ const HOUSE: &[Room] = &[
         ],
     ),
     room(BUNDLED, "p2pos-plugin-echo", &["p2pos-plugin-protocol"]),
+    room(OUTSIDE, "p2pos-conformance", &["p2pos-identity", "p2pos-plugin-protocol"]),
     room(OUTSIDE, "p2pos-rogue-plugin", &["p2pos-plugin-protocol"]),
     room(
         OUTSIDE,
@@ -135,13 +136,17 @@ const DOORS: &[(&str, &str)] = &[
 
 /// Foreign crates that belong to one place only, with the invariant that they stand for.
 const KEPT: &[(&str, &[&str], &str)] = &[
-    ("clap", &["p2pos", "p2pos-natlab", "xtask"], "only the binary reads the command line"),
+    (
+        "clap",
+        &["p2pos", "p2pos-conformance", "p2pos-natlab", "xtask"],
+        "only the binary reads the command line",
+    ),
     ("clap_complete", &["p2pos"], "only the binary reads the command line"),
     ("indicatif", &["p2pos"], "only the binary talks to a person"),
     ("tracing-subscriber", &["p2pos"], "only the binary decides where logs go"),
     (
         "anyhow",
-        &["p2pos", "p2pos-natlab", "p2pos-plugin-echo", "p2pos-rogue-plugin", "xtask"],
+        &["p2pos", "p2pos-conformance", "p2pos-natlab", "p2pos-plugin-echo", "p2pos-rogue-plugin", "xtask"],
         "libraries have error types that callers can act upon",
     ),
     (
