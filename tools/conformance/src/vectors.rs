@@ -1,8 +1,7 @@
 //! The golden vectors: that this kit's codec and the Rust one read and write them alike, byte for byte.
 //!
 //! Implementations in other languages read the same three files in their own tests (SPEC.md, section 12); this mode shows what such a test
-//! has to look at, and that the kit judges by the truth. The malformed frames that a fresh session of a daemon can be sent are played
-//! against real daemons by the case `malformed-vectors` of tools/conformance/tests.
+//! has to look at, and that the kit judges by the truth.
 
 use std::time::Instant;
 

@@ -59,17 +59,21 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Ends it, forgets what it mapped, and starts it again: what a router does after a power cut.
+    /// Ends it, forgets what it mapped, and starts it again: what a router does after a power cut. Gives how many mappings it had
+    /// before, and while it was down.
     ///
     /// # Errors
     /// It does not answer again.
-    pub fn restart(&mut self) -> Result<()> {
+    pub fn restart(&mut self) -> Result<(usize, usize)> {
+        let before = self.mappings()?;
         self.stop()?;
         let flush = [MAPPED_FORWARD, MAPPED_PREROUTING, MAPPED_POSTROUTING]
             .map(|chain| format!("flush chain inet {TABLE} {chain}\n"));
         self.router.nft(&flush.concat())?;
+        let after = self.mappings()?;
         self.child = spawn(&self.router, &self.config, &self.log)?;
-        self.await_ready()
+        self.await_ready()?;
+        Ok((before, after))
     }
 
     /// How many mappings stand, by its router's rules and not by its word.

@@ -33,6 +33,9 @@ pub enum Part {
     NetworkChange,
     /// A port of the router, asked for by UPnP, NAT-PMP or PCP.
     PortMapping,
+    /// The same through two routers. The daemon has it; but a gateway of the lab refuses to map while its own public address is
+    /// private, and so the inner one never does.
+    Cascade,
 }
 
 /// The parts that the daemon has and uses.
@@ -60,6 +63,7 @@ impl fmt::Display for Part {
             Self::Failover => "failover",
             Self::NetworkChange => "network change",
             Self::PortMapping => "port mapping",
+            Self::Cascade => "cascade of gateways",
         })
     }
 }

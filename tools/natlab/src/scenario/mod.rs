@@ -128,7 +128,8 @@ impl Scenario {
             Self::DiallerRoams | Self::AcceptorRoams | Self::BothRoam => Part::NetworkChange,
             Self::DiallerReboots | Self::DirectPathCut => Part::Failover,
             Self::RebootMidPunch => Part::Punching,
-            Self::GatewayRestarts | Self::Cascade => Part::PortMapping,
+            Self::GatewayRestarts => Part::PortMapping,
+            Self::Cascade => Part::Cascade,
         }
     }
 }

@@ -68,6 +68,13 @@ const AGENTS: &[Agent] = &[
         ],
         needs: PYTHON,
     },
+    Agent {
+        name: "conformance: c",
+        level: "gold",
+        options: &[],
+        command: &["target/sdk-c/conformance_agent"],
+        needs: None,
+    },
 ];
 
 pub(super) fn add_steps(steps: &mut Steps) {
