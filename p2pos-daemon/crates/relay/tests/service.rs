@@ -89,7 +89,10 @@ fn who_takes_leave_leaves_places_to_others_and_the_other_side_is_told() {
         ServiceEvent::Tell { peer: told, notice: Notice::Ended { vni, why } } => {
             (told, vni, why) == (peer(2), callee.end.vni(), FlowEnding::HungUp)
         }
-        _ => false,
+        ServiceEvent::Tell { .. }
+        | ServiceEvent::MonthWarning { .. }
+        | ServiceEvent::MonthUsedUp { .. }
+        | ServiceEvent::Drained => false,
     };
     assert!(std::iter::from_fn(|| relay.service.poll_event()).any(is_told));
     relay.service.handle_left(peer(2));
