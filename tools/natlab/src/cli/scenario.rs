@@ -78,9 +78,6 @@ fn row(report: &ScenarioReport) -> String {
         Outcome::Failed { why } => format!("FAILED: {why}"),
         Outcome::Missing { part } => format!("NOT BUILT: {part}"),
     };
-    let first = match &report.first_failed {
-        Some(why) => format!(" (a second run; the first: {why})"),
-        None => String::new(),
-    };
-    format!("{:18} {:6.1} s  {what}{first}", report.scenario, report.took_s)
+    let before: String = report.failed_before.iter().map(|why| format!(" (a run before: {why})")).collect();
+    format!("{:18} {:6.1} s  {what}{before}", report.scenario, report.took_s)
 }

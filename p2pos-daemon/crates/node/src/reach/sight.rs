@@ -16,10 +16,10 @@ use p2pos_transport::{PathId, PathState, Paths, Way};
 use p2pos_traversal::plan::PathEvent;
 use tokio::{sync::Notify, time::Instant};
 
-/// The pause between looks while packets flow. A third of the watchdog's shortest patience.
-const LOOK_BUSY: Duration = Duration::from_millis(100);
+/// The pause between looks while packets flow. A fifth of the watchdog's shortest patience.
+const LOOK_BUSY: Duration = Duration::from_millis(60);
 /// The pause while nothing flows; after that, whoever writes first wakes the watch.
-const LOOK_QUIET_MAX: Duration = Duration::from_millis(800);
+const LOOK_QUIET_MAX: Duration = Duration::from_millis(960);
 /// When somebody who talked a moment ago has said nothing for so long, the path is reminded; then after twice as long, and once more.
 /// A router that forgets in the middle of a conversation lets nobody in before its own side sends, and that side may just be
 /// listening. Half would cost slow talkers a packet for each sentence; double would leave them hanging longer than they stand.

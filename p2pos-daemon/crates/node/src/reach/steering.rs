@@ -44,6 +44,9 @@ use crate::{peer::Live, relays::Relays};
 
 /// How long a path may take to be opened, and a ping to be answered, before nobody waits any more.
 const PATH_WAIT: Duration = Duration::from_secs(5);
+/// After a change of the network QUIC replaces paths that are proven by others that count as proven, and says nothing of it; for so long
+/// they are looked for.
+const REPLACED_WITHIN: Duration = Duration::from_secs(3);
 /// How often the path that carries the signals is looked at while ports are guessed.
 const STRAIN_LOOK: Duration = Duration::from_millis(500);
 
@@ -122,6 +125,7 @@ pub(crate) async fn steer(
         role,
         is_contact,
         network,
+        changed_at: None,
         signals,
         helm,
         sight: Sight::new(),
@@ -171,6 +175,8 @@ struct Steering {
     is_contact: bool,
     /// The network that we were in.
     network: u64,
+    /// When it last became another one.
+    changed_at: Option<Instant>,
     signals: Option<Signals>,
     helm: Helm,
     sight: Sight,
@@ -423,6 +429,7 @@ impl Steering {
     fn own_changed(&mut self, own: &Own) {
         if own.network != self.network {
             self.network = own.network;
+            self.changed_at = Some(Instant::now());
             self.reach.forget_guesses();
             self.plan.handle_network_change(now());
             self.sight.wake();
@@ -477,10 +484,11 @@ impl Steering {
 
     fn look(&mut self) {
         let (streams, flows) = self.live.leases.held();
-        // After a change of the network QUIC replaces paths, and says nothing of it.
-        for state in self.paths.list() {
-            if !self.sight.has_seen(state.id) {
-                self.path_opened(state.id);
+        if self.changed_at.is_some_and(|at| at.elapsed() < REPLACED_WITHIN) {
+            for state in self.paths.list() {
+                if !self.sight.has_seen(state.id) {
+                    self.path_opened(state.id);
+                }
             }
         }
         let in_use = self.plan.chosen().map(|(path, _)| PathId::of(path.0));
