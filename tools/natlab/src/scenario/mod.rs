@@ -112,6 +112,7 @@ impl Scenario {
                 | Self::DirectPathCut
                 | Self::RebootMidPunch
                 | Self::Flood
+                | Self::SilenceBehindShortNat
         )
     }
 

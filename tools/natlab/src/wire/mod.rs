@@ -150,7 +150,7 @@ impl Wire {
         Ok(Self { there, back })
     }
 
-    /// Changes what one direction does, within a tenth of a second. Packets on their way keep their time of arrival.
+    /// Changes what one direction does, within a hundredth of a second. Packets on their way keep their time of arrival.
     pub fn set(&self, direction: Direction, link: Link) {
         self.running(direction).shared.set(link);
     }
