@@ -136,7 +136,7 @@ impl Scenario {
 }
 
 /// Runs of a scenario that measures a short wait (`may_be_repeated`).
-const RUNS_MAX: usize = 3;
+const RUNS_MAX: usize = 4;
 
 /// What was measured, by name with its unit: `stall_ms`.
 pub type Figures = BTreeMap<&'static str, f64>;
