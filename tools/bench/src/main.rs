@@ -123,10 +123,8 @@ async fn drive(system: &str, ip: IpAddr, target: &str, order: Order) -> Result<(
 async fn drive_with<S: System>(system: &S, target: &str, order: &Order) -> Result<work::Measured> {
     use crate::work::Link as _;
     let amount = order.amount;
-    match order.job.as_str() {
-        "connect" => return work::connects(system, target, amount as usize).await,
-        "connect-once" => return work::connect_once(system, target).await,
-        _ => {}
+    if order.job.starts_with("connect") {
+        return work::connects(system, target, amount as usize).await;
     }
     let link = system.dial(target).await?;
     work::first_reply(&link).await.context("the first stream")?;
@@ -143,7 +141,7 @@ async fn drive_with<S: System>(system: &S, target: &str, order: &Order) -> Resul
         other => bail!("no job {other}"),
     };
     let measured = work::drive(&link, job).await?;
-    link.close().await;
+    link.close().await?;
     Ok(measured)
 }
 

@@ -26,6 +26,10 @@ impl Iroh {
     pub fn at(ip: IpAddr) -> Self {
         Self { ip, dialler: OnceCell::new() }
     }
+
+    async fn dialler(&self) -> Result<&Endpoint> {
+        self.dialler.get_or_try_init(|| bind(self.ip, false)).await
+    }
 }
 
 async fn bind(ip: IpAddr, accepts: bool) -> Result<Endpoint> {
@@ -59,11 +63,14 @@ impl System for Iroh {
         Ok(target)
     }
 
+    async fn prepare(&self) -> Result<()> {
+        self.dialler().await.map(drop)
+    }
+
     async fn dial(&self, target: &str) -> Result<Connection> {
         let (id, socket) = target.split_once(',').context("target is not ID,ADDRESS")?;
         let address = EndpointAddr::new(id.parse::<EndpointId>()?).with_ip_addr(socket.parse()?);
-        let endpoint = self.dialler.get_or_try_init(|| bind(self.ip, false)).await?;
-        Ok(endpoint.connect(address, ALPN).await?)
+        Ok(self.dialler().await?.connect(address, ALPN).await?)
     }
 }
 
@@ -75,8 +82,9 @@ impl Link for Connection {
         Ok(self.open_bi().await?)
     }
 
-    async fn close(self) {
+    async fn close(self) -> Result<()> {
         Self::close(&self, 0_u32.into(), b"");
+        Ok(())
     }
 }
 

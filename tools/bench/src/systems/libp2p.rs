@@ -161,11 +161,12 @@ impl Link for Connection {
         Ok((Sending(send), Receiving::new(recv)))
     }
 
-    async fn close(self) {
+    async fn close(self) -> Result<()> {
         let (answer, answered) = oneshot::channel();
         if self.commands.send(Command::Close(self.id, answer)).await.is_ok() {
             drop(answered.await);
         }
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use p2pos_plugin_protocol::{
     driver::{Answer, RecvHalf, SendHalf},
     message::{Attachment, Body, Kind, Open, Registration, RelayUse},
 };
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
     sync::OnceCell,
@@ -30,6 +31,8 @@ use crate::{
 
 const PROTOCOL: &str = "/p2pos-bench/1";
 const DETACHED: &str = "/p2pos-bench-detached/1";
+/// Between hanging up and the next wish to connect.
+const HUNG_UP: Duration = Duration::from_millis(50);
 /// Longest read of a detached stream, bytes.
 const READ_BYTES_MAX: usize = 256 * 1024;
 
@@ -40,6 +43,7 @@ pub struct Pair {
     a: Serving,
     b: Serving,
     b_peer: String,
+    b_address: String,
 }
 
 /// One daemon with nothing to do.
@@ -64,11 +68,11 @@ impl Pair {
         let (a, b) = (up(binary, &a_dir, a_place)?, up(binary, &b_dir, b_place)?);
         let (a_id, b_id) = (identity(binary, &a_dir)?, identity(binary, &b_dir)?);
         let far = SocketAddr::new(b_place.ip, b_id.port).to_string();
-        run(binary, &a_dir, &["contacts", "add", &b_id.peer, "b", "--addr", &far])?;
+        add_contact(binary, &a_dir, &b_id.peer, &far)?;
         run(binary, &b_dir, &["contacts", "add", &a_id.peer, "a"])?;
         run(binary, &b_dir, &["plugins", "enable", "bench", "--yes"])?;
         run(binary, &b_dir, &["plugins", "start", "bench"])?;
-        Ok(Self { directory, binary: binary.to_owned(), a, b, b_peer: b_id.peer })
+        Ok(Self { directory, binary: binary.to_owned(), a, b, b_peer: b_id.peer, b_address: far })
     }
 
     pub fn start_alone(binary: &Path) -> Result<Alone> {
@@ -79,10 +83,17 @@ impl Pair {
 
     /// Drives one job as a plugin on `a`.
     pub fn drive(&self, system: &str, order: &[&str]) -> Result<Measured> {
+        let data = self.directory.path().join("a");
+        let target = serde_json::to_string(&Target {
+            peer: self.b_peer.clone(),
+            address: self.b_address.clone(),
+            binary: std::fs::canonicalize(&self.binary)?,
+            data: data.clone(),
+        })?;
         let mut command = Command::new(&self.binary);
-        command.arg("--data-dir").arg(self.directory.path().join("a"));
+        command.arg("--data-dir").arg(data);
         command.args(["plugins", "run"]).arg(self.directory.path().join("bench")).arg("--");
-        command.arg(std::env::current_exe()?).args(["drive", system, &self.b_peer]).args(order);
+        command.arg(std::env::current_exe()?).args(["drive", system, &target]).args(order);
         let out = processes::output(command)?;
         let line =
             out.lines().rfind(|line| line.starts_with('{')).context("the driver printed no figures")?;
@@ -117,6 +128,16 @@ impl Alone {
     }
 }
 
+/// What the driving plugin is told.
+#[derive(Clone, Serialize, Deserialize)]
+struct Target {
+    peer: String,
+    address: String,
+    binary: PathBuf,
+    /// The data directory of the daemon that the plugin is at.
+    data: PathBuf,
+}
+
 struct Identity {
     peer: String,
     port: u16,
@@ -144,6 +165,10 @@ fn identity(binary: &Path, data: &Path) -> Result<Identity> {
     let peer = id["peer_id"].as_str().context("no peer_id in `id --json`")?.to_owned();
     let port = status["udp_port"].as_u64().context("no udp_port in `status --json`")?;
     Ok(Identity { peer, port: u16::try_from(port)? })
+}
+
+fn add_contact(binary: &Path, data: &Path, peer: &str, address: &str) -> Result<()> {
+    run(binary, data, &["contacts", "add", peer, "b", "--addr", address]).map(drop)
 }
 
 fn run(binary: &Path, data: &Path, arguments: &[&str]) -> Result<String> {
@@ -203,6 +228,10 @@ impl P2pos {
     pub fn detached() -> Self {
         Self { is_detached: true, session: OnceCell::new() }
     }
+
+    async fn session(&self) -> Result<&Client> {
+        self.session.get_or_try_init(|| async { anyhow::Ok(Client::connect().await?) }).await
+    }
 }
 
 impl System for P2pos {
@@ -212,16 +241,22 @@ impl System for P2pos {
         bail!("the serving side is a plugin: its daemon starts it")
     }
 
+    async fn prepare(&self) -> Result<()> {
+        self.session().await.map(drop)
+    }
+
     /// One session with the daemon serves all; the daemon keeps one connection with the peer.
     async fn dial(&self, target: &str) -> Result<Far> {
-        let client = self.session.get_or_try_init(|| async { anyhow::Ok(Client::connect().await?) }).await?;
-        Ok(Far { client: client.clone(), peer: target.parse()?, is_detached: self.is_detached })
+        let client = self.session().await?.clone();
+        let target: Target = serde_json::from_str(target)?;
+        Ok(Far { client, peer: target.peer.parse()?, target, is_detached: self.is_detached })
     }
 }
 
 pub struct Far {
     client: Client,
     peer: PeerId,
+    target: Target,
     is_detached: bool,
 }
 
@@ -250,7 +285,14 @@ impl Link for Far {
         Ok((Sending::Mux(opening.send), Receiving::Mux(opening.recv, Some(opening.answer))))
     }
 
-    async fn close(self) {}
+    /// The daemon hangs up on whom its user forgets. The peer hears that at once, and both have a moment to be done with it.
+    async fn close(self) -> Result<()> {
+        let Target { peer, address, binary, data } = self.target;
+        run(&binary, &data, &["contacts", "remove", &peer])?;
+        add_contact(&binary, &data, &peer, &address)?;
+        tokio::time::sleep(HUNG_UP).await;
+        Ok(())
+    }
 }
 
 pub enum Sending {

@@ -53,7 +53,9 @@ impl Link for String {
         halves(stream)
     }
 
-    async fn close(self) {}
+    async fn close(self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Accepts on a fresh port and carries every connection to `next` for ever: one proxy of the chain.
