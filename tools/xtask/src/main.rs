@@ -1,6 +1,6 @@
 //! The chores of the project, all in Rust, because Rust is the one tool that everybody who builds this surely has.
 //!
-//! One file per chore: [`ci`], [`mod@test`], [`tidy`], [`gen_code`], [`mod@bench`], [`lab`], [`fuzz`]. [`steps`] runs them one after the other and
+//! One file per chore: [`ci`], [`mod@test`], [`tidy`], [`gen_code`], [`mod@bench`], [`lab`], [`fuzz`], [`release`]. [`steps`] runs them one after the other and
 //! keeps the score; [`command`] starts other programs; [`repo`] knows where the checkout is and which files are ours.
 //! Knows nothing of what p2pOS does.
 
@@ -11,6 +11,7 @@ mod deny;
 mod fuzz;
 mod gen_code;
 mod lab;
+mod release;
 mod repo;
 mod say;
 mod steps;
@@ -56,6 +57,11 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Keeps the plugin protocol as it is now, with all that others build upon, in plugin-protocol/releases/NAME.
+    ReleaseProtocol {
+        /// The protocol's version, with a second number for a later state of it: 1, 1.1.
+        name: String,
+    },
     /// Measures plugin to plugin beside other stacks; arguments go to tools/bench.
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -86,6 +92,7 @@ fn main() -> Result<ExitCode> {
         Chore::Test { only } => test::run(only.as_deref())?,
         Chore::Tidy { bless } => tidy::run(bless)?,
         Chore::Gen { check } => gen_code::run(check)?,
+        Chore::ReleaseProtocol { name } => release::run(&name)?,
         Chore::Bench { arguments } => bench::run(&arguments)?,
         Chore::Lab { arguments } => lab::run(&arguments)?,
         Chore::Fuzz { seconds, target, minimise } => fuzz::run(seconds, target.as_deref(), minimise)?,

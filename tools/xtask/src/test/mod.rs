@@ -5,9 +5,10 @@ mod conformance;
 mod demo;
 pub(crate) mod machine;
 mod plugins;
-mod python;
+pub(crate) mod python;
+mod releases;
 mod rust;
-mod sdk_c;
+pub(crate) mod sdk_c;
 
 use anyhow::Result;
 
@@ -27,12 +28,14 @@ pub(crate) fn run(only: Option<&str>) -> Result<bool> {
 pub(crate) fn add_steps(steps: &mut Steps, size: DemoSize) {
     steps.run("rust: build", rust::build);
     steps.run("rust: units", rust::units);
+    steps.run("rust: generator", rust::generator);
     steps.run("rust: whole programs", rust::whole_programs);
     steps.run("rust: doc examples", rust::doc_examples);
     python::add_steps(steps);
     plugins::add_steps(steps);
     sdk_c::add_steps(steps);
     conformance::add_steps(steps);
+    releases::add_steps(steps);
     steps.run("demo: build", demo::build);
     steps.run("demo: run", || demo::run(size));
     lab::add_steps(steps);

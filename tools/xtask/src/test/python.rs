@@ -5,7 +5,7 @@
 //! else's release teaches nobody anything. What needs no package is run without one, for that is a promise of the SDK.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -57,7 +57,7 @@ fn types_and_style() -> Result<()> {
 
 /// Installs the SDK as an author does, and uses it from a folder where nothing of the checkout is on the path.
 fn pip_install() -> Result<()> {
-    let python = environment("venv-install", INSTALL)?;
+    let python = installer()?;
     let pip = [
         "-m",
         "pip",
@@ -71,6 +71,29 @@ fn pip_install() -> Result<()> {
     let proof = "import importlib.resources, p2pos, p2pos.aio, p2pos.sync, p2pos.testing; \
                  assert (importlib.resources.files(p2pos) / 'py.typed').is_file(); print('p2pos', p2pos.__version__)";
     Command::new(&python).args(["-I", "-B", "-W", "error", "-c", proof]).folder(repo::target()).run()
+}
+
+/// The interpreter of the environment in which the SDK's wheel is built.
+pub(crate) fn installer() -> Result<PathBuf> {
+    environment("venv-install", INSTALL)
+}
+
+/// The interpreter of an environment in which nothing but this wheel is installed.
+pub(super) fn with_wheel(name: &str, wheel: &Path) -> Result<PathBuf> {
+    needs("python3", "python3")?;
+    let folder = repo::target().join(name);
+    let python = folder.join("bin/python");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    Command::new("python3")
+        .args(["-m", "venv"])
+        .args([&folder])
+        .run()
+        .context("make a virtual environment")?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"];
+    Command::new(&python).args(pip).args([wheel]).run()?;
+    Ok(python)
 }
 
 /// The system's Python, as a plugin of a fresh checkout finds it.

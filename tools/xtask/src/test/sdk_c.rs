@@ -47,6 +47,12 @@ pub(super) fn add_steps(steps: &mut Steps) {
     });
 }
 
+/// The shared library as it is now.
+pub(crate) fn library() -> Result<PathBuf> {
+    build("sdk-c", &[])?;
+    Ok(folder("sdk-c").join("libp2pos.so"))
+}
+
 /// Configures and builds into a folder under target/.
 fn build(name: &str, options: &[&str]) -> Result<()> {
     needs("cmake", "cmake")?;

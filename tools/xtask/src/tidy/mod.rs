@@ -15,6 +15,7 @@ mod manifests;
 mod marks;
 mod proto_marks;
 mod ratchet;
+mod releases;
 mod sources;
 mod spec;
 
@@ -58,6 +59,7 @@ pub(crate) fn run(is_blessing: bool) -> Result<bool> {
     findings.extend(ratchet::check(&files)?);
     findings.extend(dependencies::check()?);
     findings.extend(proto_marks::check()?);
+    findings.extend(releases::check()?);
     findings.extend(spec::check(&files)?);
     findings.extend(changes::check(&files)?);
     findings.extend(decisions::check(&files)?);

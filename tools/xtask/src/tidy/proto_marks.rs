@@ -1,6 +1,6 @@
-//! A .proto file gives shapes, its paper gives meaning: one must not change without a look at the other. The paper carries a mark
-//! with the hash of the .proto file it was last held against; `cargo xtask tidy --bless` renews the mark, and by that a person says
-//! "I have looked".
+//! A .proto file gives shapes, its paper gives meaning: one must not change without a look at the other. The paper carries a copy of the
+//! .proto file, and a mark with the hash of the one it was last held against; `cargo xtask tidy --bless` renews both, and by that a person
+//! says "I have looked". That what is new is spoken of, too, is seen by [`super::releases`].
 
 use anyhow::{Context as _, Result};
 
@@ -9,6 +9,9 @@ use crate::{repo, say};
 
 /// Each .proto file and the paper that says what its messages mean.
 const PAPERS: &[(&str, &str)] = &[("plugin-protocol/proto/plugin.proto", "plugin-protocol/SPEC.md")];
+
+/// How the copy begins.
+const COPY: &str = "```proto\n";
 
 /// Compares each paper's mark with its .proto file.
 pub(crate) fn check() -> Result<Vec<Finding>> {
@@ -27,10 +30,11 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
 pub(crate) fn bless() -> Result<()> {
     for (proto, paper) in PAPERS {
         let text = repo::read(paper)?;
-        let marked = with_mark(&text, &mark(proto, &repo::read(proto)?));
+        let shapes = repo::read(proto)?;
+        let marked = with_mark(&with_copy(&text, &shapes), &mark(proto, &shapes));
         if marked != text {
             std::fs::write(repo::root().join(paper), marked).with_context(|| format!("write {paper}"))?;
-            say::line(format!("wrote the mark of {proto} into {paper}"));
+            say::line(format!("wrote the copy and the mark of {proto} into {paper}"));
         }
     }
     Ok(())
@@ -41,7 +45,17 @@ fn compare(proto: &str, proto_text: &str, paper: &str, paper_text: &str) -> Opti
     let what = format!(
         "was not held against {proto} since that changed: bring it up to date, then `cargo xtask tidy --bless`"
     );
-    (!is_current).then(|| Finding::new(paper, what))
+    let is_copied = with_copy(paper_text, proto_text) == paper_text;
+    (!(is_current && is_copied)).then(|| Finding::new(paper, what))
+}
+
+/// The paper with the .proto file in its block of shapes, if it has one.
+fn with_copy(paper: &str, proto_text: &str) -> String {
+    let block = paper.split_once(COPY).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once("```\n")?;
+        Some(format!("{before}{COPY}{proto_text}```\n{after}"))
+    });
+    block.unwrap_or_else(|| paper.to_owned())
 }
 
 /// The mark is an HTML comment: invisible to readers, and at the end, out of the way of writers.
@@ -88,6 +102,13 @@ mod tests {
         let renewed = with_mark(&paper, &mark("a/x.proto", "new"));
         assert!(compare("a/x.proto", "new", "SPEC.md", &renewed).is_none());
         assert_eq!(renewed.matches("x.proto was").count(), 1);
+    }
+
+    #[test]
+    fn a_copy_that_is_behind_is_found_and_renewed_even_under_a_good_mark() {
+        let paper = with_mark("# Spec\n\n```proto\nold\n```\n", &mark("x.proto", "new\n"));
+        assert!(compare("x.proto", "new\n", "SPEC.md", &paper).is_some());
+        assert!(compare("x.proto", "new\n", "SPEC.md", &with_copy(&paper, "new\n")).is_none());
     }
 
     #[test]
