@@ -1,5 +1,7 @@
 //! The golden vectors, judged by this crate: what vectors/*.json says is said here too, byte for byte.
 //!
+//! Those of each release of the protocol (releases/*/vectors) are replayed beside the present ones: what was golden once stays so.
+//!
 //! `frames.json`: decoding and encoding. `malformed.json`: what is answered to every wrong thing, through a real session.
 //! `handshake.json`: the proofs, and the first exchange of SPEC.md. A few cases are the host's to judge (it owns the
 //! registrations); they are named in [`JUDGED_BY_THE_HOST`], so that none is silently nobody's.
@@ -40,8 +42,7 @@ const JUDGED_BY_THE_HOST: [&str; 4] =
 
 #[test]
 fn every_golden_frame_is_read_and_written_back() {
-    let vectors = load("frames.json");
-    for case in list(&vectors["frames"]) {
+    for case in load("frames.json").iter().flat_map(|vectors| list(&vectors["frames"])) {
         let (id, bytes) = (text(&case["id"]), hex(&case["hex"]));
         assert_eq!(
             frame::measure(&bytes, limits::FRAME_BYTES_HARD_MAX),
@@ -61,8 +62,7 @@ fn every_golden_frame_is_read_and_written_back() {
 
 #[test]
 fn frames_in_another_spelling_mean_the_same() {
-    let vectors = load("frames.json");
-    for case in list(&vectors["decode_only"]) {
+    for case in load("frames.json").iter().flat_map(|vectors| list(&vectors["decode_only"])) {
         let (id, bytes) = (text(&case["id"]), hex(&case["hex"]));
         let read = match Frame::decode(bytes.slice(PREFIX_BYTES..)) {
             Ok(read) => read,
@@ -84,24 +84,24 @@ fn frames_in_another_spelling_mean_the_same() {
 
 #[tokio::test]
 async fn every_malformed_case_gets_its_coded_answer() {
-    let vectors = load("malformed.json");
-    let mut failures = Vec::new();
-    let mut judged = 0;
-    for case in list(&vectors["cases"]).filter(|case| !JUDGED_BY_THE_HOST.contains(&text(&case["id"]))) {
-        judged += 1;
-        let outcome = timeout(SOON, judge(&vectors, case)).await;
-        if let Err(what) = outcome.unwrap_or_else(|_| Err("neither an answer nor an end".to_owned())) {
-            failures.push(format!("{}: {what} ({})", text(&case["id"]), text(&case["why"])));
+    for vectors in load("malformed.json") {
+        let mut failures = Vec::new();
+        let mut judged = 0;
+        for case in list(&vectors["cases"]).filter(|case| !JUDGED_BY_THE_HOST.contains(&text(&case["id"]))) {
+            judged += 1;
+            let outcome = timeout(SOON, judge(&vectors, case)).await;
+            if let Err(what) = outcome.unwrap_or_else(|_| Err("neither an answer nor an end".to_owned())) {
+                failures.push(format!("{}: {what} ({})", text(&case["id"]), text(&case["why"])));
+            }
         }
+        assert!(failures.is_empty(), "{} of {judged}:\n{}", failures.len(), failures.join("\n"));
+        assert!(judged > 250, "only {judged} cases");
     }
-    assert!(failures.is_empty(), "{} of {judged}:\n{}", failures.len(), failures.join("\n"));
-    assert!(judged > 250, "only {judged} cases");
 }
 
 #[test]
 fn the_proofs_are_those_of_the_vectors() {
-    let vectors = load("handshake.json");
-    for proof in list(&vectors["proofs"]) {
+    for proof in load("handshake.json").iter().flat_map(|vectors| list(&vectors["proofs"])) {
         let secret = EndpointSecret::new(array(&proof["secret"]));
         let (client_nonce, server_nonce) = (array(&proof["client_nonce"]), array(&proof["server_nonce"]));
         let mut caller =
@@ -129,8 +129,7 @@ fn the_proofs_are_those_of_the_vectors() {
 
 #[test]
 fn every_frame_of_the_first_exchange_is_one_that_we_understand() {
-    let vectors = load("handshake.json");
-    for step in list(&vectors["first_exchange"]) {
+    for step in load("handshake.json").iter().flat_map(|vectors| list(&vectors["first_exchange"])) {
         let read = decode(&hex(&step["hex"]));
         assert!(!matches!(read.message, Message::Unknown), "{step}");
     }
@@ -138,8 +137,7 @@ fn every_frame_of_the_first_exchange_is_one_that_we_understand() {
 
 #[test]
 fn no_cut_of_a_golden_frame_and_no_wrong_byte_in_it_harms_a_decoder() {
-    let vectors = load("frames.json");
-    for case in list(&vectors["frames"]) {
+    for case in load("frames.json").iter().flat_map(|vectors| list(&vectors["frames"])) {
         let body = hex(&case["hex"]).slice(PREFIX_BYTES..);
         for cut in 0..body.len() {
             look_at(&body.slice(..cut));
@@ -464,9 +462,18 @@ fn same(what: &str, found: u32, wanted: &Value) -> Result<(), String> {
 
 // ---- What stands in the files ----
 
-fn load(file: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file);
-    serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap()
+/// A file of vectors: as it is now, and as it was in each release.
+fn load(file: &str) -> Vec<Value> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![here.join("vectors")];
+    for entry in fs::read_dir(here.join("releases")).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            folders.push(entry.path().join("vectors"));
+        }
+    }
+    assert!(folders.len() > 1, "no release");
+    let read = |folder: &Path| fs::read_to_string(folder.join(file)).unwrap();
+    folders.iter().map(|folder| serde_json::from_str(&read(folder)).unwrap()).collect()
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

@@ -10,21 +10,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vectors import PROTOCOL, load, plain, snake
+from vectors import PROTOCOL, cases_of, load, plain, snake
 
 from p2pos import messages as m
 from p2pos.codec import decode_frame, encode_frame
 from p2pos.errors import WireError
 
 FRAMES = load("frames.json")
-BROKEN = [case for case in load("malformed.json")["cases"] if case["layer"] == "message" and case["code"] == 100]
+MALFORMED = cases_of("malformed.json", "cases")
+BROKEN = [case for case in MALFORMED if case["layer"] == "message" and case["code"] == 100]
 
 
 def by_id(cases: list[dict[str, Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=[case["id"] for case in cases])
 
 
-@by_id(FRAMES["frames"])
+@by_id(cases_of("frames.json", "frames"))
 def test_a_golden_frame_is_encoded_and_decoded_exactly(case: dict[str, Any]) -> None:
     raw = bytes.fromhex(case["hex"])
     rid, body = decode_frame(raw[4:])
@@ -33,7 +34,7 @@ def test_a_golden_frame_is_encoded_and_decoded_exactly(case: dict[str, Any]) -> 
     assert encode_frame(body, rid) == raw
 
 
-@by_id(FRAMES["decode_only"])
+@by_id(cases_of("frames.json", "decode_only"))
 def test_other_legal_encodings_decode_to_the_same(case: dict[str, Any]) -> None:
     rid, body = decode_frame(bytes.fromhex(case["hex"])[4:])
     found = (snake(type(body).__name__), rid, plain(body)) if body is not None else (None, rid, {})

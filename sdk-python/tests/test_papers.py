@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vectors import PROTOCOL, load
+from vectors import PROTOCOL, cases_of
 
 from p2pos import Code, errors, hint_of
 from p2pos.handshake import proofs
@@ -39,7 +39,7 @@ def test_the_tree_at_the_top_of_errors_is_the_true_one() -> None:
 
 
 def test_proofs_have_the_known_answers() -> None:
-    for case in load("handshake.json")["proofs"]:
+    for case in cases_of("handshake.json", "proofs"):
         secret, client, server = (bytes.fromhex(case[k]) for k in ("secret", "client_nonce", "server_nonce"))
         assert tuple(p.hex() for p in proofs(secret, client, server)) == (case["server_proof"], case["client_proof"])
 

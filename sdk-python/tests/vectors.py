@@ -18,6 +18,20 @@ def load(name: str) -> Any:
     return json.loads((PROTOCOL / "vectors" / name).read_text(encoding="utf-8"))
 
 
+def load_all(name: str) -> dict[str, Any]:
+    """The vectors as they are now, under "now", and as they were in each release: what was golden once stays so."""
+    releases = sorted(path for path in (PROTOCOL / "releases").iterdir() if path.is_dir())
+    assert releases
+    old = {path.name: json.loads((path / "vectors" / name).read_text(encoding="utf-8")) for path in releases}
+    return {"now": load(name)} | old
+
+
+def cases_of(name: str, part: str) -> list[dict[str, Any]]:
+    """The cases of now and of all releases; each knows the file that it stands in."""
+    told = load_all(name).items()
+    return [case | {"id": f"{age}-{case.get('id', part)}", "told": file} for age, file in told for case in file[part]]
+
+
 def snake(name: str) -> str:
     return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
 
