@@ -1,5 +1,8 @@
 //! A router that maps ports when it is asked: miniupnpd, which answers UPnP IGD, NAT-PMP and PCP as most home routers do.
 //!
+//! Of two routers in a row the inner one maps only if its public address looks like one ([`Inner::LooksPublic`](crate::topology::Inner)):
+//! this version of miniupnpd has no setting that makes it map behind a private one.
+//!
 //! Its rules go into chains that every router of the lab keeps ready for it (`rules`), so that what it maps is let in and what it forgets is
 //! not. A router whose own public address is private says so, as real ones do: behind two routers each of them has to be asked.
 
@@ -49,7 +52,8 @@ impl Gateway {
         let config = lab.folder().join(format!("{name}.gateway.conf"));
         let log = lab.folder().join(format!("{name}.gateway.log"));
         let lan = router.lan_address();
-        fs::write(&config, configuration(name)).with_context(|| format!("write {}", config.display()))?;
+        fs::write(&config, configuration(name, &served(router)))
+            .with_context(|| format!("write {}", config.display()))?;
         // Discovery is multicast, and a router's own way out leads to the Internet.
         router.namespace.ip(&[format!("route replace 239.0.0.0/8 dev {LAN}")])?;
         let child = spawn(&router.namespace, &config, &log)?;
@@ -136,11 +140,17 @@ fn spawn(
     router.spawn(&mut command)
 }
 
-fn configuration(name: &str) -> String {
+/// Whom it serves: the network that its interface is in. A customer who is in no network with it is served where the network is said
+/// to be wide enough for both addresses; nobody else is let in to ask.
+fn served(router: &BuiltRouter) -> String {
+    if router.has_customer_apart() { format!("{}/1", router.lan_address()) } else { LAN.to_owned() }
+}
+
+fn configuration(name: &str, served: &str) -> String {
     let bytes = name.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     [
         format!("ext_ifname={WAN}"),
-        format!("listening_ip={LAN}"),
+        format!("listening_ip={served}"),
         format!("port={UPNP_PORT}"),
         "enable_upnp=yes".to_owned(),
         "enable_natpmp=yes".to_owned(),

@@ -33,8 +33,7 @@ pub enum Part {
     NetworkChange,
     /// A port of the router, asked for by UPnP, NAT-PMP or PCP.
     PortMapping,
-    /// The same through two routers. The daemon has it; but a gateway of the lab refuses to map while its own public address is
-    /// private, and so the inner one never does.
+    /// The same through two routers.
     Cascade,
 }
 
@@ -49,6 +48,7 @@ pub const BUILT: &[Part] = &[
     Part::Failover,
     Part::NetworkChange,
     Part::PortMapping,
+    Part::Cascade,
 ];
 
 impl fmt::Display for Part {

@@ -144,6 +144,15 @@ impl Stack {
     }
 }
 
+/// Which address a router has that stands behind another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inner {
+    /// One of the range that is there for this (RFC 6598), in one network with the router before it.
+    Shared,
+    /// One that looks public, alone at the end of its line as with PPP: the router before it has an address of the shared range.
+    LooksPublic,
+}
+
 /// One user's way to the Internet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Site {
@@ -155,6 +164,8 @@ pub struct Site {
     pub stack: Stack,
     /// How many hosts there are behind the last router.
     pub hosts: u8,
+    /// How routers behind the first are numbered.
+    pub inner: Inner,
     /// What its line to the Internet does to packets, to the site and from it. `None`: nothing, at memory's speed.
     pub line: Option<(Link, Link)>,
 }
@@ -163,7 +174,7 @@ impl Site {
     /// A site with these routers, IPv4 and one host.
     #[must_use]
     pub fn new(name: impl Into<String>, routers: Vec<Router>) -> Self {
-        Self { name: name.into(), routers, stack: Stack::V4, hosts: 1, line: None }
+        Self { name: name.into(), routers, stack: Stack::V4, hosts: 1, inner: Inner::Shared, line: None }
     }
 
     /// The same on another stack.
@@ -176,6 +187,12 @@ impl Site {
     #[must_use]
     pub fn hosts(self, hosts: u8) -> Self {
         Self { hosts, ..self }
+    }
+
+    /// The same with its inner routers numbered so.
+    #[must_use]
+    pub fn inner(self, inner: Inner) -> Self {
+        Self { inner, ..self }
     }
 
     /// The same at the end of a long wire: what happens to packets towards the site, and to those that it sends.

@@ -5,6 +5,7 @@
 //! | line of site n, e-th address | `45.n.e.0/30`, the site is `.2` | `2a01:n:e::/64`, the site is `::2` |
 //! | behind a firewall of site n | `45.n.100.0/24` | `2a01:n:f000::/64` |
 //! | between routers of site n | `100.64.n.0/24`, `100.65.n.0/24` | `2a01:n:e000::/64`, ... |
+//! | the same, at its end nearer to the hosts, where that looks public | `25.n.0.2`, `25.n.1.2` | |
 //! | behind a translating router | `192.168.1.0/24`, **the same in every home** | `2a01:n:f000::/64` |
 //! | landmark k | `(80+k).9.0.0/24`: each in another /16 | `2a02:k::/64` |
 //!
@@ -40,6 +41,12 @@ impl Subnet {
     pub(crate) fn between_routers(site: u8, depth: u8) -> Self {
         let v6 = [0x2a01, u16::from(site), 0xe000 + u16::from(depth)];
         Self { v4: [100, 64 + depth, site], v4_bits: 24, v6 }
+    }
+
+    /// The address of the inner one of two routers where the carrier numbers his customers as if they were on the Internet, from a
+    /// range that is somebody else's: there are carriers who do that with this one.
+    pub(crate) fn borrowed(site: u8, depth: u8) -> Ipv4Addr {
+        Ipv4Addr::new(25, site, depth, 2)
     }
 
     /// Where the hosts are.

@@ -10,7 +10,7 @@ use super::{Lab, Plug, addresses, default_routes, join, make_namespaces};
 use crate::ledger::remove_namespaces;
 use crate::namespace::Namespace;
 use crate::rules::{self, LAN, WAN};
-use crate::topology::{Lifetimes, Router, Site, Stack};
+use crate::topology::{Inner, Lifetimes, Router, Site, Stack};
 use crate::wire::{End, Wire, WireSpec};
 
 /// Towards the Internet on a host that has no router before it.
@@ -46,6 +46,8 @@ pub struct BuiltRouter {
     wan: Ipv4Addr,
     /// Its address towards the hosts.
     lan: Ipv4Addr,
+    /// The router behind it, if that has an address of its own kind.
+    customer: Option<Ipv4Addr>,
 }
 
 /// A host at the end of a site.
@@ -73,7 +75,13 @@ impl BuiltSite {
                 let (outside, inside) =
                     (outside_of(number, depth), if is_last { lan } else { outside_of(number, depth + 1) });
                 let namespace = Namespace::named(format!("{prefix}r{depth}"));
-                BuiltRouter { namespace, plan: *router, wan: outside.v4(FAR), lan: inside.v4(NEAR) }
+                let borrowed = |above: u8| match plan.inner {
+                    Inner::Shared => None,
+                    Inner::LooksPublic => Some(Subnet::borrowed(number, above)),
+                };
+                let wan = depth.checked_sub(1).and_then(borrowed).unwrap_or_else(|| outside.v4(FAR));
+                let customer = if is_last { None } else { borrowed(depth) };
+                BuiltRouter { namespace, plan: *router, wan, lan: inside.v4(NEAR), customer }
             })
             .collect();
         let hosts = (0..plan.hosts).map(|index| {
@@ -171,6 +179,9 @@ impl BuiltSite {
             let near = Plug { namespace: &outer.namespace, interface: LAN, hosts: &[NEAR] };
             let far = Plug { namespace: &inner.namespace, interface: WAN, hosts: &[FAR] };
             join(&near, &far, &subnet, stack)?;
+            if let Some(customer) = outer.customer {
+                number_apart(outer, inner, customer)?;
+            }
             inner.namespace.ip(&default_routes(&subnet, NEAR, stack))?;
             if stack.has_v6() {
                 outer.namespace.ip(&[format!("route add {} via {}", lan.v6_net(), subnet.v6(FAR))])?;
@@ -353,6 +364,12 @@ impl BuiltRouter {
         self.lan
     }
 
+    /// Whether the router behind it is in no network with it: gateways answer their neighbours only, unless told better.
+    #[must_use]
+    pub fn has_customer_apart(&self) -> bool {
+        self.customer.is_some()
+    }
+
     /// What it was built from.
     #[must_use]
     pub fn plan(&self) -> &Router {
@@ -375,6 +392,15 @@ impl Drop for BuiltSite {
         drop(remove_namespaces(&self.prefix));
         self.lab.give_back_number(self.number);
     }
+}
+
+/// A router behind another gets an address that is in no network with it, and each of the two a route to the other.
+fn number_apart(outer: &BuiltRouter, inner: &BuiltRouter, customer: Ipv4Addr) -> Result<()> {
+    inner.namespace.ip(&[
+        format!("addr flush dev {WAN} scope global"),
+        format!("addr add {customer} peer {} dev {WAN}", outer.lan),
+    ])?;
+    outer.namespace.ip(&[format!("route add {customer}/32 dev {LAN}")])
 }
 
 /// A further host has the router's address on a cable of its own; the router knows it by a host route, and neighbours reach each other

@@ -256,11 +256,18 @@ impl Person {
     /// # Errors
     /// The daemon does not end by itself.
     pub async fn leave(self) -> Result<()> {
+        self.end_daemon().await.map(drop)
+    }
+
+    /// Ends the daemon in good order, and gives back the site, so that one can see what it left behind.
+    ///
+    /// # Errors
+    /// The daemon does not end by itself.
+    pub async fn end_daemon(self) -> Result<BuiltSite> {
         let Self { plugin, daemon, site, .. } = self;
         drop(plugin);
         daemon.end().await?;
-        drop(site);
-        Ok(())
+        Ok(site)
     }
 
     /// What this person's host has sent so far.

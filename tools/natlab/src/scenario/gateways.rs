@@ -10,7 +10,7 @@ use super::Figures;
 use super::load::Load;
 use crate::gateway::Gateway;
 use crate::people::{Person, World};
-use crate::topology::{HOME, Kind, Router, Site};
+use crate::topology::{HOME, Inner, Kind, Router, Site};
 
 /// Protocols that the gateways speak: PCP, NAT-PMP, UPnP.
 const PROTOCOLS: usize = 3;
@@ -44,7 +44,7 @@ pub(super) async fn restart(world: &World) -> Result<Figures> {
 /// Two routers, one behind the other, that both map: the outer one is asked on behalf of the inner one, by all three protocols; and
 /// somebody behind a random NAT, whom nothing else would reach directly, comes in. At the end nothing stays mapped.
 pub(super) async fn cascade(world: &World) -> Result<Figures> {
-    let deep = Site::new("b", vec![Router::new(HOME), Router::new(HOME)]);
+    let deep = Site::new("b", vec![Router::new(HOME), Router::new(HOME)]).inner(Inner::LooksPublic);
     let (deep, gateways) = world.person_behind_gateways(&deep).await?;
     let is_cascade = |answer: &RouterAnswer| answer.on_behalf_of.is_some();
     let mapped_ms = verified(&deep, PROTOCOLS, is_cascade).await?;
@@ -57,9 +57,10 @@ pub(super) async fn cascade(world: &World) -> Result<Figures> {
     let figures = load.end().await?.figures();
 
     ensure!(mappings(&gateways)? > 0, "nothing is mapped, and all the same somebody came in");
-    deep.leave().await?;
+    let site = deep.end_daemon().await?;
     let left = mappings(&gateways)?;
     ensure!(left == 0, "{left} mappings stay after the daemon ended");
+    drop(site);
     Ok(figures.into_iter().chain([("mapped_ms", mapped_ms), ("direct_ms", direct_ms)]).collect())
 }
 
