@@ -29,6 +29,8 @@ enum What {
     Matrix(cli::matrix::MatrixArguments),
     /// Let something happen in the middle of a conversation: another address, a reboot, silence, loss, a flood
     Scenario(cli::scenario::ScenarioArguments),
+    /// Let a home dial a random NAT again and again: how often, how fast and how dearly does a guess hit?
+    Guess(cli::guess::GuessArguments),
     /// Show what silence costs behind NATs that forget after 30 s to 5 min, beside fixed intervals
     Keepalive(cli::keepalive::KeepaliveArguments),
     /// Name what this machine lacks for the lab; nothing is good
@@ -66,6 +68,7 @@ async fn run(what: What) -> Result<ExitCode> {
         What::Prove(arguments) => cli::prove::run(arguments).await,
         What::Matrix(arguments) => cli::matrix::run(arguments).await,
         What::Scenario(arguments) => cli::scenario::run(arguments).await,
+        What::Guess(arguments) => cli::guess::run(arguments).await,
         What::Keepalive(arguments) => cli::keepalive::run(arguments).await,
         What::Check => cli::check(),
         What::Stand(arguments) => cli::stand::run(&arguments).await,

@@ -22,6 +22,7 @@ pub(crate) fn add_steps(steps: &mut Steps) {
     steps.run("lab: build", build);
     steps.run("lab: prove", || step(&["prove"]));
     steps.run("lab: matrix", || step(&["matrix"]));
+    steps.run("lab: guess", || step(&["guess"]));
     steps.run("lab: scenarios", || step(&["scenario", "all"]));
 }
 

@@ -68,8 +68,14 @@ pub(crate) async fn run(arguments: MatrixArguments) -> Result<ExitCode> {
     };
     let pairs = pairs.repeat(arguments.repeat);
     let (tell, mut told) = mpsc::channel(CELLS_UNSHOWN_MAX);
-    let plan =
-        Plan { program, pairs, tries_all: arguments.all, at_once: arguments.at_once, line: arguments.line };
+    let plan = Plan {
+        program,
+        pairs,
+        tries_all: arguments.all,
+        guesses_again: true,
+        at_once: arguments.at_once,
+        line: arguments.line,
+    };
     let running = tokio::spawn(matrix::run(plan, tell));
     if !arguments.json {
         data(&head());
@@ -95,14 +101,14 @@ fn pair(text: &str) -> Result<Pair> {
     Ok(Pair { from: from.parse()?, to: to.parse()? })
 }
 
-fn head() -> String {
+pub(super) fn head() -> String {
     format!(
         "{:18} {:18} {:19} {:>10} {:>10} {:>7} {:>8} {:>12} {}",
         "dials", "accepts", "promise", "first byte", "direct", "probes", "openers", "entries", "verdict"
     )
 }
 
-fn row(cell: &CellReport) -> String {
+pub(super) fn row(cell: &CellReport) -> String {
     let (measured, verdict) = match &cell.outcome {
         Outcome::Passed(measured) => {
             let late = measured.lateness(cell.expected);

@@ -1,5 +1,6 @@
 //! The commands, one file each: reading arguments, calling the library, printing what it found. Data to stdout, words to stderr.
 
+pub(crate) mod guess;
 pub(crate) mod keepalive;
 pub(crate) mod matrix;
 pub(crate) mod prove;

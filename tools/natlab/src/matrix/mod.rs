@@ -109,6 +109,8 @@ pub struct Plan {
     pub pairs: Vec<Pair>,
     /// Also tries cells that rest on parts which are not built; they will fail.
     pub tries_all: bool,
+    /// Whether a guess that missed is tried a second time.
+    pub guesses_again: bool,
     /// Cells at the same time.
     pub at_once: usize,
     /// What every line does, both ways; `None`: nothing.
@@ -136,7 +138,7 @@ pub async fn run(plan: Plan, tell: mpsc::Sender<CellReport>) -> Result<Report> {
     let mut running = JoinSet::new();
     for (number, pair) in plan.pairs.into_iter().enumerate() {
         let (world, places, tell) = (Arc::clone(&world), Arc::clone(&places), tell.clone());
-        let tries_all = plan.tries_all;
+        let (tries_all, guesses_again) = (plan.tries_all, plan.guesses_again);
         running.spawn(async move {
             let part = promise::needs(pair.from, pair.to);
             let expected = promise::expected(pair.from, pair.to);
@@ -145,7 +147,9 @@ pub async fn run(plan: Plan, tell: mpsc::Sender<CellReport>) -> Result<Report> {
                 let place = places.acquire().await;
                 let mut outcome = cell::run(&world, pair, &number.to_string()).await;
                 // Nobody can promise that a guess hits; what is promised is how often it does.
-                is_second = expected == Expected::DirectByGuess && matches!(outcome, Outcome::Failed { .. });
+                is_second = guesses_again
+                    && expected == Expected::DirectByGuess
+                    && matches!(outcome, Outcome::Failed { .. });
                 if is_second {
                     outcome = cell::run(&world, pair, &format!("{number}x")).await;
                 }
