@@ -5,8 +5,9 @@
 //! [`CANDIDATE_WINDOW`]; guesses, which go to many ports of one address, have a budget of their own in `guess`. And all
 //! probes of this host together run through one token bucket of [`PROBES_PER_SECOND_MAX`].
 //!
-//! What a victim gets at most: [`crate::CANDIDATES_PER_ADDRESS_MAX`] ports x 9 = 36 packets of one byte a minute from
-//! one deceived daemon.
+//! What a victim gets of these at most: [`crate::CANDIDATES_PER_ADDRESS_MAX`] ports x 9 = 36 packets of one byte a minute
+//! from one deceived daemon. QUIC's own challenges are not probes of ours and come on top: nine to each address in a round,
+//! and rounds come ever more seldom. The lab counts both (`victim`): 32 packets in the first minute at one address and port.
 //!
 //! Refuses to know: what the probes are for. One budget for the whole host; whoever sends probes owns it.
 

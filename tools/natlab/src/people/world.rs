@@ -1,4 +1,4 @@
-//! A small world: the Internet, a relay and two observers on it, and whoever moves in.
+//! A small world: the Internet, a relay (or two) and two observers on it, and whoever moves in.
 //!
 //! How people come to know each other stands here and nowhere else ([`World::introduce`]): they tell each other the addresses at which
 //! anybody reaches them, if there are any, and at which relay they can be called.
@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::daemon::{Daemon, Home, Program};
 use super::plugin::Plugin;
+use crate::evil::Evil;
 use crate::gateway::Gateway;
 use crate::lab::{BuiltSite, Lab, Landmark};
 use crate::topology::{Kind, Site};
@@ -41,6 +42,8 @@ pub struct World {
     program: Program,
     /// Forwards for anybody.
     relay: Known,
+    /// Does so too, in a world where relays go down or are evil.
+    spare: Option<Known>,
     /// Tell others how they are seen; unrelated to each other and to the relay.
     observers: [Known; 2],
     /// What each newcomer's line does, both ways; `None`: nothing.
@@ -52,6 +55,8 @@ pub struct World {
 struct Known {
     at: Landmark,
     daemon: Daemon,
+    /// Where others are told that it is, if not where it is.
+    told_at: Option<SocketAddr>,
 }
 
 /// Somebody with a site, a daemon and a plugin.
@@ -79,13 +84,33 @@ impl World {
             Known::settle(&lab, program, "observer1", &[]),
             Known::settle(&lab, program, "observer2", &[]),
         )?;
-        Ok(Self { lab, program: program.clone(), relay, observers: [one, other], line: None })
+        Ok(Self { lab, program: program.clone(), relay, spare: None, observers: [one, other], line: None })
     }
 
     /// The same with a long wire before every site that has none of its own.
     #[must_use]
     pub fn with_lines(self, line: Link) -> Self {
         Self { line: Some(line), ..self }
+    }
+
+    /// The same with a second relay, which everybody knows and keeps a lease at.
+    ///
+    /// # Errors
+    /// Its daemon does not start.
+    pub async fn with_spare_relay(self) -> Result<Self> {
+        let spare = Known::settle(&self.lab, &self.program, "spare", RELAY_SETTINGS).await?;
+        Ok(Self { spare: Some(spare), ..self })
+    }
+
+    /// The same with a second relay, and with somebody evil before the first, whom newcomers are told to be the relay. They use both.
+    ///
+    /// # Errors
+    /// The relay's daemon does not start, or the evil one finds no place.
+    pub async fn with_evil_relay(mut self) -> Result<(Self, Evil)> {
+        self = self.with_spare_relay().await?;
+        let evil = Evil::before(&self.relay.at, self.relay.daemon.port)?;
+        self.relay.told_at = Some(evil.address);
+        Ok((self, evil))
     }
 
     /// The round trip between two newcomers that their lines make.
@@ -138,16 +163,19 @@ impl World {
     }
 
     async fn move_in(&self, plan: &Site, site: BuiltSite) -> Result<Person> {
-        let relays = self.relay.addresses(plan.stack.has_v4(), plan.stack.has_v6());
-        let relay_at =
-            relays.first().map(|at| format!("{}@{at}", self.relay.daemon.peer_id)).unwrap_or_default();
-        let settings = [("P2POS_RELAY_USE", relay_at.as_str())];
         let home = Home::make(&self.lab, &plan.name)?;
-        self.relay.daemon.expects(&home).await?;
+        let mut relays = Vec::new();
+        for relay in self.relays() {
+            let at = relay.addresses(plan.stack.has_v4(), plan.stack.has_v6());
+            relays.extend(at.first().map(|at| format!("{}@{at}", relay.daemon.peer_id)));
+            relay.daemon.expects(&home).await?;
+        }
+        let relays = relays.join(",");
+        let settings = [("P2POS_RELAY_USE", relays.as_str())];
         let daemon = Daemon::start(&self.program, home, &site.host().namespace, &settings).await?;
         let plugin = Plugin::at(&daemon).await?;
         plugin.serve_echo().await?;
-        for known in self.landmarks() {
+        for known in self.landmarks().into_iter().chain(&self.spare) {
             let addresses = known.addresses(plan.stack.has_v4(), plan.stack.has_v6());
             daemon.knows(&known.daemon, &texts(&addresses)).await?;
         }
@@ -182,14 +210,15 @@ impl World {
     async fn addresses_of(&self, person: &Person) -> Result<Vec<String>> {
         let callable = async {
             loop {
-                match person.daemon.callable_at().await?.into_iter().next() {
-                    Some(address) => return anyhow::Ok(address),
-                    None => sleep(CALLABLE_POLL).await,
+                let addresses = person.daemon.callable_at().await?;
+                if addresses.len() == self.relays().count() {
+                    return anyhow::Ok(addresses);
                 }
+                sleep(CALLABLE_POLL).await;
             }
         };
-        let through_relay = timeout(CALLABLE_WITHIN, callable).await;
-        let through_relay = through_relay.with_context(|| {
+        let through_relays = timeout(CALLABLE_WITHIN, callable).await;
+        let mut through_relays = through_relays.with_context(|| {
             format!(
                 "{} cannot be called through the relay: {}",
                 person.daemon.name,
@@ -197,14 +226,27 @@ impl World {
             )
         })??;
         let mut addresses = texts(&person.open_addresses());
-        addresses.push(through_relay);
+        // The first relay's first.
+        let first = self.relay.daemon.peer_id.to_string();
+        through_relays.sort_by_key(|address| !address.contains(&first));
+        addresses.append(&mut through_relays);
         Ok(addresses)
     }
 
-    /// Whether an address is the relay's.
+    /// Whether an address is a relay's.
     #[must_use]
     pub fn is_relay(&self, ip: IpAddr) -> bool {
-        self.relay.at.v4.contains(&ip) || self.relay.at.v6.contains(&ip)
+        self.relays().any(|relay| relay.is_at(ip))
+    }
+
+    /// Whether an address is the spare relay's.
+    #[must_use]
+    pub fn is_spare_relay(&self, ip: IpAddr) -> bool {
+        self.spare.iter().any(|relay| relay.is_at(ip))
+    }
+
+    fn relays(&self) -> impl Iterator<Item = &Known> {
+        std::iter::once(&self.relay).chain(&self.spare)
     }
 
     fn landmarks(&self) -> [&Known; 3] {
@@ -221,10 +263,17 @@ impl Known {
     async fn settle(lab: &Lab, program: &Program, name: &str, settings: &[(&str, &str)]) -> Result<Self> {
         let at = lab.landmark(name)?;
         let daemon = Daemon::start(program, Home::make(lab, name)?, &at.namespace, settings).await?;
-        Ok(Self { at, daemon })
+        Ok(Self { at, daemon, told_at: None })
+    }
+
+    fn is_at(&self, ip: IpAddr) -> bool {
+        self.at.v4.contains(&ip) || self.at.v6.contains(&ip)
     }
 
     fn addresses(&self, has_v4: bool, has_v6: bool) -> Vec<SocketAddr> {
+        if let Some(told_at) = self.told_at {
+            return vec![told_at];
+        }
         let [v4, v6] = [(self.at.v4[0], has_v4), (self.at.v6[0], has_v6)];
         [v4, v6]
             .into_iter()

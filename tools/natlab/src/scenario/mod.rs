@@ -3,6 +3,7 @@
 //! Each scenario is one async function that builds what it needs, lets it happen, and either gives figures or says in which way it went
 //! wrong. Those that rest on a part which is not built are named, and count as missing; `--all` tries them too.
 
+mod evil;
 mod gateways;
 mod lines;
 mod load;
@@ -51,11 +52,15 @@ pub enum Scenario {
     GatewayRestarts,
     /// Two routers, one behind the other, both of which map ports.
     Cascade,
+    /// A relay loses, delays, replays, cuts, alters and swaps what it forwards.
+    EvilRelay,
+    /// Somebody tells a peer that he lives at a victim's.
+    Victim,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::DiallerRoams,
         Self::AcceptorRoams,
         Self::BothRoam,
@@ -70,6 +75,8 @@ impl Scenario {
         Self::RebootMidPunch,
         Self::GatewayRestarts,
         Self::Cascade,
+        Self::EvilRelay,
+        Self::Victim,
     ];
 
     /// Its name on the command line.
@@ -90,13 +97,15 @@ impl Scenario {
             Self::RebootMidPunch => "reboot-mid-punch",
             Self::GatewayRestarts => "gateway-restarts",
             Self::Cascade => "cascade",
+            Self::EvilRelay => "evil-relay",
+            Self::Victim => "victim",
         }
     }
 
     /// Whether nothing happens in it for most of the time: others may be played meanwhile.
     #[must_use]
     pub fn is_quiet(self) -> bool {
-        matches!(self, Self::SilenceBehindShortNat | Self::SilenceBehindUsualNat)
+        matches!(self, Self::SilenceBehindShortNat | Self::SilenceBehindUsualNat | Self::Victim)
     }
 
     /// Whether one failed run says little: what is measured is a wait of a second or three, on a machine that has other work. All runs
@@ -127,8 +136,8 @@ impl Scenario {
             | Self::ThreeLayers
             | Self::Flood => Part::KnownAddress,
             Self::DiallerRoams | Self::AcceptorRoams | Self::BothRoam => Part::NetworkChange,
-            Self::DiallerReboots | Self::DirectPathCut => Part::Failover,
-            Self::RebootMidPunch => Part::Punching,
+            Self::DiallerReboots | Self::DirectPathCut | Self::EvilRelay => Part::Failover,
+            Self::RebootMidPunch | Self::Victim => Part::Punching,
             Self::GatewayRestarts => Part::PortMapping,
             Self::Cascade => Part::Cascade,
         }
@@ -218,6 +227,8 @@ async fn try_play(program: &Program, scenario: Scenario) -> Result<Figures> {
         Scenario::RebootMidPunch => moves::reboot_mid_punch(&world).await,
         Scenario::GatewayRestarts => gateways::restart(&world).await,
         Scenario::Cascade => gateways::cascade(&world).await,
+        Scenario::EvilRelay => Box::pin(evil::relay(world)).await,
+        Scenario::Victim => evil::victim(&world).await,
     }
 }
 
