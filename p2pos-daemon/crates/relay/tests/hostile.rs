@@ -6,9 +6,15 @@
 
 mod support;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
-use p2pos_relay::{Asker, Dropped, HEAD_BYTES, Opened, Refusal, RelayMode, Verdict, Via};
+use p2pos_relay::{
+    Asker, Dropped, HEAD_BYTES, Lease, Opened, Refusal, RelayMode, RelaySettings, Search, Verdict, Via,
+};
 use proptest::prelude::*;
 
 use support::{Relay, asker_at, contact, packet, settings, signed, stranger};
@@ -169,6 +175,50 @@ fn reservations_from_a_thousand_addresses_leave_room_for_contacts_and_bounded_me
     assert!(is_forwarded(relay.send(&ana, &packet()).0) && is_forwarded(relay.send(&bo, &packet()).0));
 }
 
+/// A thousand addresses in 125 networks, each with a key of its own, ready to work for as many stamps as the relay asks for. Stamps are
+/// small here: what they cost is not the question, but who gets what who pays.
+#[test]
+fn a_thousand_addresses_that_pay_get_the_places_there_are_hear_the_limits_and_slow_nobody_who_is_there() {
+    let mut relay = Relay::new(RelaySettings { stamp_bits: 4, ..settings(RelayMode::Community) });
+    let (ana, bo) = relay.join(&stranger(1), &stranger(2));
+    let (mut granted, mut full, mut forwarded) = (BTreeMap::<[u8; 3], u32>::new(), 0, 0);
+    let mut limits = BTreeSet::new();
+    for number in 0..1000_u32 {
+        let address = flooder_at(number);
+        match reserve_with_stamp(&mut relay, &asker_at(1000 + number, address)) {
+            Ok(lease) => {
+                limits.insert((
+                    lease.limits.flow_bytes_per_s,
+                    lease.limits.source_bytes_per_s,
+                    lease.limits.flows_max,
+                ));
+                *granted.entry(network_of(address)).or_default() += 1;
+            }
+            Err(Refusal::Full { retry_after }) => {
+                assert_eq!(retry_after, Duration::from_secs(60), "who is refused hears when to ask again");
+                full += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+        relay.pass(Duration::from_millis(50));
+        for side in [&ana, &bo] {
+            forwarded += u32::from(is_forwarded(relay.send(side, &packet()).0));
+        }
+    }
+    let leases = relay.service.status().community_leases;
+    let most_of_a_network = granted.values().max().copied().unwrap_or(0);
+    println!(
+        "1000 addresses in 125 networks: {leases} leases stand (Bo's is one), at most {most_of_a_network} in a network, {full} were told \
+         that the relay is full; the pair that was there had {forwarded} of 2000 packets forwarded; limits told: {limits:?}"
+    );
+    assert_eq!((leases, most_of_a_network, full, forwarded), (32, 4, 1000 - 31, 2000));
+    assert_eq!(limits, BTreeSet::from([(32_000, 64_000, 4)]), "a new source hears the same as everybody");
+    assert!(relay.reserve(&contact(3)).is_ok(), "contacts have places of their own");
+    assert!(relay.reserve(&stranger(2)).is_ok(), "who has a lease keeps it");
+    let lease = relay.reserve(&stranger(2)).unwrap();
+    assert!(relay.connect(&stranger(3), support::peer(2), lease.token).is_ok(), "and can be called");
+}
+
 #[test]
 fn one_network_gets_four_leases_however_many_keys_it_has() {
     let mut relay = Relay::new(settings(RelayMode::Community));
@@ -283,6 +333,26 @@ fn sends_to(relay: &mut Relay, from: &support::Side) -> Via {
         Verdict::Forward { to, .. } => to,
         Verdict::Consumed | Verdict::Dropped(_) => panic!("not forwarded"),
     }
+}
+
+/// The n-th of the flooders: eight in each network, network after network.
+fn flooder_at(number: u32) -> SocketAddr {
+    let [network, host] = [number / 8, number % 8].map(|part| u8::try_from(part).unwrap());
+    SocketAddr::from(([90, 7, network, host + 1], 4000))
+}
+
+fn network_of(address: SocketAddr) -> [u8; 3] {
+    let std::net::IpAddr::V4(ip) = address.ip() else { panic!("flooders have IPv4") };
+    *ip.octets().first_chunk().unwrap()
+}
+
+/// Asks for a lease, and again with a stamp if the relay wants one.
+fn reserve_with_stamp(relay: &mut Relay, asker: &Asker) -> Result<Lease, Refusal> {
+    let answer = relay.reserve(asker);
+    let Err(Refusal::StampNeeded { challenge, bits }) = answer else { return answer };
+    let mut search = Search::new(&asker.peer, challenge, bits).unwrap();
+    let stamp = std::iter::repeat_with(|| search.step()).find_map(|found| found).unwrap();
+    relay.service.handle_reserve(relay.now, asker, support::token_of(asker.peer), Some(stamp))
 }
 
 fn address(text: &str) -> SocketAddr {
