@@ -10,7 +10,7 @@ use std::time::Duration;
 use p2pos_natlab::gateway::{Gateway, UPNP_PORT};
 use p2pos_natlab::lab::{BuiltSite, Lab, Landmark};
 use p2pos_natlab::namespace::Namespace;
-use p2pos_natlab::topology::{HOME, Kind, Router, Site};
+use p2pos_natlab::topology::{HOME, Inner, Kind, Router, Site};
 
 /// Long enough for a loaded machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -90,6 +90,47 @@ fn two_routers_in_a_row_are_mapped_one_after_the_other() {
     assert!(!arrives(&far, SocketAddr::new(home.outside_v4().unwrap(), mapped), &inside));
     inside.send_to(b"open", far.local_addr().unwrap()).unwrap();
     assert!(arrives(&far, SocketAddr::new(home.outside_v4().unwrap(), mapped), &inside));
+}
+
+#[test]
+fn an_inner_router_that_looks_public_maps_too_and_strangers_arrive_through_both_by_each_protocol() {
+    let (lab, far) = lab();
+    let home = Site::new("deep", vec![Router::new(HOME); 2]).inner(Inner::LooksPublic);
+    let home: BuiltSite = lab.site(&home).unwrap();
+    let [outer, inner] = home.routers() else { panic!("two routers were asked for") };
+    let at_outer = Gateway::start(&lab, outer).unwrap();
+    let at_inner = Gateway::start(&lab, inner).unwrap();
+    let (host, between) = (home.host(), IpAddr::from(inner.wan()));
+    let own = host.v4.unwrap();
+    // The outer one is asked in the name of the inner one, whose packets it sees; by NAT-PMP that says itself.
+    let by_nat_pmp = |inside: &UdpSocket| {
+        assert_eq!(nat_pmp(inside, at_inner.address, port(inside)).unwrap(), port(inside));
+        nat_pmp(inside, at_outer.address, port(inside)).unwrap()
+    };
+    let by_pcp = |inside: &UdpSocket| {
+        assert_eq!(pcp(inside, at_inner.address, own, port(inside)).unwrap(), port(inside));
+        assert_eq!(
+            pcp(inside, at_outer.address, own, port(inside)),
+            Err(12),
+            "no such address: RFC 6887 s7.4"
+        );
+        pcp(inside, at_outer.address, between, port(inside)).unwrap()
+    };
+    let by_upnp = |inside: &UdpSocket| {
+        for (gateway, client) in [(&at_inner, own), (&at_outer, between)] {
+            let answer = upnp(&host.namespace, gateway.address.ip(), client, port(inside));
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        port(inside)
+    };
+    let ways: [&dyn Fn(&UdpSocket) -> u16; 3] = [&by_nat_pmp, &by_pcp, &by_upnp];
+    for way in ways {
+        let inside = socket(&host.namespace, own);
+        let outside = |port| SocketAddr::new(home.outside_v4().unwrap(), port);
+        assert!(!arrives(&far, outside(port(&inside)), &inside), "nothing is mapped yet");
+        let mapped = way(&inside);
+        assert!(arrives(&far, outside(mapped), &inside));
+    }
 }
 
 fn lab() -> (Lab, UdpSocket) {
