@@ -5,7 +5,7 @@
 use p2pos_connectivity::{MappingReport, MappingState};
 use p2pos_control::{DialAttempt, Explained, Family, NatSide, Netcheck, RouterAnswer, TimelineEntry};
 use p2pos_identity::PeerId;
-use p2pos_node::{Attempt, AttemptOutcome, Explanation, NetworkReport, PathKind, PeerSnapshot};
+use p2pos_node::{Attempt, AttemptOutcome, Explanation, NetworkReport, PathKind, PeerSnapshot, tried};
 use p2pos_traversal::{
     Filtering, Mapping, NatClass, PortPattern,
     choice::Tier,
@@ -50,9 +50,11 @@ pub(super) fn explained(
         advice: explanation.and_then(|explanation| explanation.advice).map(advice).map(str::to_owned),
         routers: network.mappings.iter().map(router_answer).collect(),
         attempts: peer.last_attempts.iter().map(|attempt| dial_attempt(attempt, &name)).collect(),
-        timeline: explanation
-            .map(|explanation| explanation.timeline.iter().map(timeline_entry).collect())
-            .unwrap_or_default(),
+        // Without a connection there is no plan; what was tried to get one has its steps, too.
+        timeline: match explanation {
+            Some(explanation) => explanation.timeline.iter().map(timeline_entry).collect(),
+            None => tried(&peer.last_attempts).iter().map(timeline_entry).collect(),
+        },
         left_out: explanation.map_or(0, |explanation| explanation.left_out),
     }
 }

@@ -1,7 +1,8 @@
 //! The same thing in the host's words and in the node's: codes, kinds and paths.
 
 use p2pos_host::{Code, End, OpenFailure};
-use p2pos_node::{Attempt, AttemptOutcome, EndCode, Kind, OpenError, PathKind, Refusal, RefusalCode};
+use p2pos_node::{Attempt, AttemptOutcome, EndCode, Kind, OpenError, PathKind, Refusal, RefusalCode, tried};
+use p2pos_traversal::timeline::{Entry, Outcome};
 
 /// Codes of a stream's end that a plugin may hear of, and the peer of a plugin: class 4xx of the registry.
 const STREAM_CODES: std::ops::Range<u16> = 400..500;
@@ -74,6 +75,7 @@ pub(super) fn open_failure(error: &OpenError) -> OpenFailure {
         | OpenError::NeedsRelay { attempts }
         | OpenError::LocalOffline { attempts } => {
             failure.details = timeline(attempts);
+            failure.details.extend(tried(attempts).iter().map(step));
         }
         OpenError::NotReady { retry_after } => failure.retry_after = *retry_after,
         OpenError::UnknownPeer
@@ -110,6 +112,16 @@ fn timeline(attempts: &[Attempt]) -> Vec<String> {
     attempts.iter().map(line).collect()
 }
 
+/// A step of the plan in a line.
+fn step(entry: &Entry) -> String {
+    let way = entry.way.map(|way| format!(" by {way}")).unwrap_or_default();
+    let outcome = match entry.outcome {
+        Outcome::Refused => "not tried without a connection".to_owned(),
+        Outcome::Began | Outcome::Worked | Outcome::Failed | Outcome::Again(_) => entry.outcome.to_string(),
+    };
+    format!("{}{way}: {outcome} after {} ms", entry.step, entry.after.as_millis())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -139,6 +151,13 @@ mod tests {
             "relay 1: refused after 250 ms",
             "address 2: abandoned after 250 ms",
             "relay 2: no answer after 250 ms",
+            "look up: worked after 0 ms",
+            "dial by IPv4: failed after 250 ms",
+            "call relay: failed after 250 ms",
+            "dial by IPv4: failed after 250 ms",
+            "call relay: failed after 250 ms",
+            "connect: failed after 250 ms",
+            "punch: not tried without a connection after 250 ms",
         ];
         for (error, code) in [
             (OpenError::Unreachable { attempts: attempts.clone() }, Code::UNREACHABLE),

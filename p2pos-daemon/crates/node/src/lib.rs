@@ -26,6 +26,7 @@ mod reach;
 mod registry;
 mod relays;
 mod stream;
+mod tried;
 
 pub use p2pos_peer_protocol::signal::RelayPlace;
 pub use p2pos_peer_protocol::{EndCode, Kind, Refusal, RefusalCode};
@@ -46,4 +47,5 @@ pub use crate::{
     reach::{Explanation, NetworkReport},
     relays::{OurLease, RelayReport},
     stream::{PeerStream, RecvHalf, SendHalf},
+    tried::tried,
 };
