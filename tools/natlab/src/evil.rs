@@ -1,8 +1,9 @@
 //! An evil relay: a real one, behind somebody who holds its line and mangles the frames that pass.
 //!
 //! Users are told the address of the front, which passes on whatever they say: handshakes and control messages as they are, so that
-//! the relay behind is believed, and the frames that it forwards to each of them as [`Mischief`] has it. A front knows all that a relay knows of a frame: the heads with
-//! which each user accepts frames, and so it can hand to one the packets of another. What is inside it cannot read.
+//! the relay behind is believed, and the frames that it forwards to each of them as [`Mischief`] has it. A front knows all that a relay
+//! knows of a frame: the heads with which each user accepts frames, and so it can hand to one the packets of another. What is inside it
+//! cannot read.
 //!
 //! Frames of TCP would pass it by: whoever falls back to TCP finds no listener at this address.
 //!
