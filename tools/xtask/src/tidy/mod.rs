@@ -11,6 +11,7 @@ mod dependencies;
 mod floors;
 mod lexer;
 mod links;
+mod locks;
 mod manifests;
 mod marks;
 mod proto_marks;
@@ -64,6 +65,7 @@ pub(crate) fn run(is_blessing: bool) -> Result<bool> {
     findings.extend(changes::check(&files)?);
     findings.extend(decisions::check(&files)?);
     findings.extend(links::check(&files)?);
+    findings.extend(locks::check(&files)?);
     if !gen_code::run(true)? {
         findings.push(Finding::new("generated code", "is out of date, run `cargo xtask gen`"));
     }
