@@ -123,8 +123,11 @@ def test_sync_opens_streams() -> None:
         with plugin.open_detached(bo.peer_id, "/echo/1") as detached:
             detached.write(b"hello")
             assert detached.read(5) == b"hello"
+            buffer = bytearray(8)
+            detached.write(b"again")
+            assert (detached.read_into(buffer), bytes(buffer[:5])) == (5, b"again")
             detached.close_write()
-            assert detached.read() == b""
+            assert (detached.read(), detached.read_into(buffer)) == (b"", 0)
             assert detached.wait_closed(5).is_finished
 
 
@@ -144,8 +147,11 @@ def test_aio_opens_streams() -> None:
                 async with detached:
                     await detached.write(b"hello")
                     assert await detached.read(5) == b"hello"
+                    buffer = bytearray(8)
+                    await detached.write(b"again")
+                    assert (await detached.read_into(buffer), bytes(buffer[:5])) == (5, b"again")
                     detached.close_write()
-                    assert await detached.read() == b""
+                    assert (await detached.read(), await detached.read_into(buffer)) == (b"", 0)
                     assert (await detached.wait_closed()).is_finished
 
     run(work())

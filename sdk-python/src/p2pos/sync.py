@@ -470,6 +470,13 @@ class DetachedStream:
         except ConnectionError:
             return b""
 
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """Like `read`, into the caller's memory, which need not be made anew each time; 0 at the end, good or bad."""
+        try:
+            return self.sock.recv_into(buffer)
+        except ConnectionError:
+            return 0
+
     def __iter__(self) -> Iterator[bytes]:
         while chunk := self.read():
             yield chunk

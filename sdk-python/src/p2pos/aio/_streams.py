@@ -189,6 +189,13 @@ class DetachedStream:
         except ConnectionError:
             return b""
 
+    async def read_into(self, buffer: bytearray | memoryview) -> int:
+        """Like `read`, into the caller's memory, which need not be made anew each time; 0 at the end, good or bad."""
+        try:
+            return await self._plugin._loop.sock_recv_into(self._sock, buffer)
+        except ConnectionError:
+            return 0
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while chunk := await self.read():
             yield chunk
