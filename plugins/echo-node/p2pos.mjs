@@ -300,7 +300,7 @@ export class Session {
       ...facts,
       /** Takes the stream. Throws Ended if the peer has given it up meanwhile. */
       accept: async () => {
-        if (!answer(ACCEPT)) throw new Ended(400);
+        if (!answer(ACCEPT)) throw stream._isAborted ? stream._reading : new Error('the offer was accepted or rejected before');
         return message.bytes(8).length ? attach(stream, message.bytes(8)) : stream;
       },
       /** Refuses it: the peer's program gets 305. Harmless behind accept. */
@@ -392,7 +392,7 @@ export class Stream {
 
   /** Hands over all bytes; waits while there is no credit. Throws Ended if nobody reads them. */
   async write(bytes) {
-    for (let rest = Buffer.from(bytes); rest.length > 0; ) {
+    for (let rest = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes); rest.length > 0; ) {
       if (this._writing) throw this._writing;
       const isFull = this.raw ? this.raw.writableNeedDrain : this.#session._isFull || this.#credit === 0;
       if (isFull) {
