@@ -2,13 +2,16 @@
 //!
 //! What the plugin writes behind its Open travels with the request: it need not wait for the answer, and a reply comes
 //! after one round trip instead of two.
+//!
+//! An open that is given up before its answer ends at the peer as SPEC.md's disconnect table says: 400 APP when the plugin does
+//! not want it any more, 403 PLUGIN_GONE when the plugin is gone.
 
 use std::{
     future::{Future, pending},
     pin::pin,
 };
 
-use p2pos_host::{Kind, OpenAnswer, OpenRequest, OpenedInfo, PathKind, PluginEnd, RelayUse};
+use p2pos_host::{GivenUp, Kind, OpenAnswer, OpenRequest, OpenedInfo, PathKind, PluginEnd, RelayUse};
 use p2pos_node::{Answer, Answered, Channel, EndCode, Node, OpenError, Opened, Opening};
 use tracing::debug;
 
@@ -21,7 +24,6 @@ use crate::vigil::Pulse;
 
 /// Opens at the node, answers the plugin, and carries until the end. Runs as a task of its own.
 ///
-/// Whatever ends this before the peer has answered drops the node's half-open stream, and the peer forgets it.
 pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswer, pulse: Pulse) {
     pulse.beat();
     let (peer, kind) = (request.peer, request.kind);
@@ -33,9 +35,9 @@ pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswe
         wanted = wanted.without_relay();
     }
     let forbidden = async { if wants_no_relay { node.lost_own_path(peer).await } else { pending().await } };
-    let cancelled = answer.cancelled();
+    let given_up = answer.given_up();
     let failed = match kind {
-        Kind::Stream => match open_stream(&node, wanted, (&mut answer, cancelled), &pulse).await {
+        Kind::Stream => match open_stream(&node, wanted, (&mut answer, given_up), &pulse).await {
             None => return,
             Some(Ok((answered, outbound))) => {
                 return join_stream(answered, outbound, (answer, forbidden), pulse).await;
@@ -45,7 +47,7 @@ pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswe
         Kind::Datagram => {
             let opened = tokio::select! {
                 opened = node.open(wanted) => opened,
-                () = cancelled => return,
+                _ = given_up => return,
             };
             match opened {
                 Ok(opened) => return join_flow(opened, (answer, forbidden), &pulse).await,
@@ -61,13 +63,14 @@ pub(super) async fn open(node: Node, request: OpenRequest, mut answer: OpenAnswe
 async fn open_stream(
     node: &Node,
     wanted: p2pos_node::OpenRequest,
-    (answer, cancelled): (&mut OpenAnswer, impl Future<Output = ()>),
+    (answer, given_up): (&mut OpenAnswer, impl Future<Output = GivenUp>),
     pulse: &Pulse,
 ) -> Option<Result<(Answered, Outbound), OpenError>> {
-    let mut cancelled = pin!(cancelled);
+    let mut given_up = pin!(given_up);
     let opening = tokio::select! {
         opening = node.begin(wanted) => opening,
-        () = &mut cancelled => return None,
+        // The node tells the peer that its question was given up.
+        _ = &mut given_up => return None,
     };
     let Opening { send, answer: theirs } = match opening {
         Ok(opening) => opening,
@@ -76,7 +79,13 @@ async fn open_stream(
     let mut outbound = Outbound::new(send, pulse.clone());
     let answered = tokio::select! {
         answered = wait_and_carry(theirs, &mut outbound, answer) => answered,
-        () = cancelled => return None,
+        why = given_up => {
+            outbound.reset(match why {
+                GivenUp::Cancelled => words::CANCELLED,
+                GivenUp::PluginGone => words::PLUGIN_GONE,
+            });
+            return None;
+        }
     };
     Some(answered.map(|answered| (answered, outbound)))
 }

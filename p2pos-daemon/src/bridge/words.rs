@@ -10,6 +10,9 @@ const STREAM_CODES: std::ops::Range<u16> = 400..500;
 /// The plugin that a stream belonged to is not there any more.
 pub(super) const PLUGIN_GONE: End = End::new(Code::PLUGIN_GONE);
 
+/// The plugin has given up an open. What it was about is nobody's business: an application's code, 0.
+pub(super) const CANCELLED: End = End::app(0);
+
 /// What a plugin is told when the peer ended a stream with `code`. What is not about this stream is, for the plugin, a
 /// lost path.
 pub(super) fn end_from_peer(code: EndCode) -> End {

@@ -69,7 +69,7 @@ pub use crate::{
         OpenedInfo, Refusal,
     },
     offer::{OfferAnswer, Offered, OfferedEnd},
-    open::{OpenAnswer, PluginGone},
+    open::{GivenUp, OpenAnswer, PluginGone},
     permissions::{Permission, Permissions},
     plugin_id::{PLUGIN_ID_BYTES_MAX, PluginId, PluginIdError},
     sandbox::{Level as SandboxLevel, Sandbox},

@@ -62,7 +62,7 @@ pub struct OpenRequest {
     pub protocols: Vec<ProtocolName>,
     /// Stream or datagrams.
     pub kind: Kind,
-    /// How long the plugin is willing to wait; [`OpenAnswer::cancelled`] tells when it is over.
+    /// How long the plugin is willing to wait; [`OpenAnswer::given_up`] tells when it is over.
     pub timeout: Duration,
     /// Whether a relay may help.
     pub relay: RelayUse,

@@ -78,6 +78,15 @@ impl Wanted {
     }
 }
 
+/// Why an open is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// The plugin does not want it any more, or its time is up.
+    Cancelled,
+    /// The plugin's session is over.
+    PluginGone,
+}
+
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
@@ -101,18 +110,23 @@ impl OpenAnswer {
         Self { inner: Some(Inner { shared, session, rid, stream, wanted, pending, cancelled, deadline }) }
     }
 
-    /// A future of its own that resolves when trying on is of no use: the plugin cancelled or ended, or its time is up.
-    /// Drop the answer then.
-    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// A future of its own that resolves when trying on is of no use, and tells why. Drop the answer then.
+    pub fn given_up(&self) -> impl Future<Output = GivenUp> + Send + use<> {
         let watched =
             self.inner.as_ref().map(|inner| (inner.cancelled.clone(), inner.session.clone(), inner.deadline));
         async move {
-            let Some((mut cancelled, session, deadline)) = watched else { return };
+            let Some((mut cancelled, session, deadline)) = watched else { return GivenUp::Cancelled };
             tokio::select! {
-                // An error means that the session's task is over, which is a cancellation, too.
-                _ = cancelled.wait_for(|is_cancelled| *is_cancelled) => {}
-                _ = session.ended() => {}
-                () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline) + NETWORK_LATE_MAX) => {}
+                biased;
+                // An error means that the session's task is over.
+                word = cancelled.wait_for(|is_cancelled| *is_cancelled) => match word {
+                    Ok(_) => GivenUp::Cancelled,
+                    Err(_) => GivenUp::PluginGone,
+                },
+                _ = session.ended() => GivenUp::PluginGone,
+                () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline) + NETWORK_LATE_MAX) => {
+                    GivenUp::Cancelled
+                }
             }
         }
     }

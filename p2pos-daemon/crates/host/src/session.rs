@@ -425,9 +425,6 @@ impl SessionTask {
 
     /// The session is over: tools take their registrations along, a plugin's are its supervisor's to decide.
     async fn leave(&self, end: End) {
-        for cancel in self.opens.values() {
-            cancel.send_replace(true);
-        }
         match &self.bearer.plugin {
             Some(_) => self.tell_supervisor(SessionNote::Down(end)).await,
             None => self.shared.directory().withdraw(&self.bearer.owner),

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use common::{LONG, TestHost, mark, name, peer, processes_with, until};
 use p2pos_host::{
-    Accepted, Code, End, Ended, Kind, Offer, OpenFailure, OpenedInfo, PathKind, PluginEnd, PluginReader,
+    Accepted, Code, End, Ended, GivenUp, Kind, Offer, OpenFailure, OpenedInfo, PathKind, PluginEnd, PluginReader,
     PluginStream, PluginWriter, State,
 };
 use p2pos_plugin_protocol::{
@@ -420,7 +420,8 @@ async fn an_open_that_fails_is_told_why_and_one_that_is_given_up_is_noticed() {
     });
     let (_, answer) = test.opens.recv().await.unwrap();
     given_up.abort();
-    timeout(LONG, answer.cancelled()).await.expect("the plugin's Cancel is noticed");
+    let why = timeout(LONG, answer.given_up()).await.expect("the plugin's Cancel is noticed");
+    assert_eq!(why, GivenUp::Cancelled);
     drop(answer);
 
     let lost = tokio::spawn({

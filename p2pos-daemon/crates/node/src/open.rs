@@ -345,12 +345,14 @@ impl<'a> Attempt<'a> {
     async fn ask_on(&self, live: &Arc<Live>) -> Result<(ProtocolName, Channel), Failure> {
         let (send, mut recv, lease, suspicion) = self.within_deadline(self.say_hello(live)).await?;
         let registered = self.register(live, &send);
+        let asked = Asked::new(send);
         let Ok(answer) = timeout_at(self.deadline.at, read_answer(&self.hello, &mut recv)).await else {
             return Err(Failure::Said(suspicion.too_late(self.deadline.after)));
         };
         suspicion.settle();
         let protocol = answer?;
         live.note_heard();
+        let send = asked.answered();
         let channel = match registered {
             None => Channel::Stream(PeerStream::new(send, recv, lease)),
             Some(place) => Channel::Flow(Flow::new(live.connection.clone(), place, send, recv, lease)),
@@ -402,6 +404,29 @@ impl<'a> Attempt<'a> {
             connected.await.unwrap_or(Err(OpenError::ShuttingDown))
         })
         .await
+    }
+}
+
+/// The half that carried the hello. If it is dropped before the answer, the peer hears that the open was given up (400 APP), and not
+/// that a plugin is gone.
+#[derive(Debug)]
+struct Asked(Option<SendStream>);
+
+impl Asked {
+    fn new(send: SendStream) -> Self {
+        Self(Some(send))
+    }
+
+    fn answered(mut self) -> SendStream {
+        self.0.take().expect("taken only here, which consumes it")
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(send) = &mut self.0 {
+            send.reset(EndCode::app(0));
+        }
     }
 }
 
