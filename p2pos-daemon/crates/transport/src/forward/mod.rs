@@ -7,6 +7,8 @@
 //!
 //! Refuses to know: leases, contacts, the wire of requests (floor 3), and how a socket sends ([`Outlet`]). RELAY.md s2-s4, s6.
 
+mod early;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
@@ -18,6 +20,7 @@ use std::{
 use bytes::Bytes;
 use p2pos_relay::{Class, ClassQueue, Dropped, FIRST_BYTE, Service, Verdict, Via, Vni};
 
+use self::early::Early;
 use crate::mux::tcp::Queue;
 
 /// Frames that wait for the other side of their flow to prove where it is; the first packets of a caller, who mostly is quicker.
@@ -48,6 +51,7 @@ struct State {
     /// The TCP connections of users.
     lines: BTreeMap<u64, Arc<Queue>>,
     held: VecDeque<Held>,
+    early: Early,
 }
 
 /// A frame whose flow has one side only so far.
@@ -90,8 +94,13 @@ pub(crate) struct Backlog {
 
 impl Forwarder {
     pub(crate) fn new(service: Service) -> Self {
-        let state =
-            State { service, waiting: Default::default(), lines: BTreeMap::new(), held: VecDeque::new() };
+        let state = State {
+            service,
+            waiting: Default::default(),
+            lines: BTreeMap::new(),
+            held: VecDeque::new(),
+            early: Early::default(),
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -189,6 +198,11 @@ impl Forwarder {
         !self.lock().waiting[usize::from(!is_v4)].is_empty()
     }
 
+    /// Gives out the frames that came for a flow of ours before we knew it.
+    pub(crate) fn take_early(&self, from: Via, flow: Vni, now: Instant) -> Vec<Bytes> {
+        self.lock().early.take(from, flow, now)
+    }
+
     pub(crate) fn add_line(&self, line: Arc<Queue>) {
         self.lock().lines.insert(line.id(), line);
     }
@@ -237,8 +251,12 @@ impl State {
         }
     }
 
-    /// Keeps a frame that was dropped only because the other side has not proven where it is.
+    /// Keeps a frame that was dropped only because the other side has not proven where it is, or because nobody has told us of
+    /// its flow yet. Of what others want forwarded, a wrong tag says the same: two relays may use one number.
     fn hold(&mut self, why: Dropped, (from, now): (Via, Instant), frame: &[u8]) {
+        if matches!(why, Dropped::NoFlow | Dropped::Tag) {
+            self.early.keep((from, now), frame);
+        }
         if why != Dropped::NotBound {
             return;
         }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use p2pos_relay::FlowEnd;
+use p2pos_relay::{FlowEnd, HEAD_BYTES, Via};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep,
@@ -16,7 +16,7 @@ use crate::{
     classify::{Class, classify},
     mux::{
         fake::{FakeAddr, FakeKind},
-        flow::{BIND_WAITS, Carrier, Flow, FlowTraffic, RelayFlow},
+        flow::{BIND_WAITS, Carrier, Flow, FlowTraffic, Received, RelayFlow},
         probe::{PROBE_BYTES_MAX, ProbeError, Probes, kind_of},
         routes::{Route, RouteError},
         tcp::{self, TcpRelay},
@@ -24,7 +24,7 @@ use crate::{
     path::Way,
 };
 
-use super::{Guess, Shared, family::Family, is_sendable, lock, message::Message, now, real_address};
+use super::{Guess, Inbound, Shared, family::Family, is_sendable, lock, message::Message, now, real_address};
 
 impl Shared {
     pub(crate) fn add_peer(&self, ways: &[SocketAddr]) -> Result<FakeAddr, RouteError> {
@@ -64,7 +64,28 @@ impl Shared {
         let flow = Arc::new(Flow::new(FakeAddr::mint(kind), end, carrier));
         self.routes_mut().add_flow(&flow)?;
         self.spawn_binder(&flow);
+        self.open_early(&flow);
         Ok(flow.fake())
+    }
+
+    /// Hands noq the packets that came for a flow before we knew it.
+    fn open_early(&self, flow: &Flow) {
+        let Some(forwarder) = self.forwarder() else { return };
+        let from = match flow.carrier() {
+            Carrier::Udp(relay) => Via::Udp(*relay),
+            Carrier::Tcp(queue) => Via::Tcp(queue.id()),
+        };
+        for frame in forwarder.take_early(from, flow.vni(), now()) {
+            if flow.recognises(&frame)
+                && let Some(Received::Packet) = self.open(flow, &frame)
+            {
+                let packet = frame.slice(HEAD_BYTES..);
+                let inbound = Inbound { source: flow.fake().socket_addr(), packet };
+                if self.inbound.try_send(inbound).is_err() {
+                    self.counters.relay.count();
+                }
+            }
+        }
     }
 
     pub(crate) fn add_tcp_relay<S>(self: &Arc<Self>, stream: S, relay: SocketAddr) -> TcpRelay
