@@ -42,9 +42,9 @@ pub const RETRY_MAX: Duration = Duration::from_secs(600);
 pub const UNPUBLISH_AFTER: Duration = Duration::from_secs(10);
 
 /// How long after a change of network the relays are asked whether they still hear us: the new address needs a moment.
-pub const CHECK_AFTER: Duration = Duration::from_millis(500);
+pub const CHECK_AFTER: Duration = Duration::from_millis(100);
 
-/// How long a relay has to answer such a question. With the wait before it, a dead relay is known in 1.5 s.
+/// How long a relay has to answer such a question. With the wait before it, a dead relay is known in 1.1 s.
 pub const CHECK_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Returns the token that a user with this secret shows to this relay, always the same: friends who hold it need not learn

@@ -13,7 +13,10 @@
 //! 4. The dialling side decides. The other mirrors what it is told, or both would flap against each other; only when its
 //!    path is gone it takes the best it has until told otherwise.
 //! 5. After [`RELAY_DROP_AFTER`] on a proven direct path the relay path goes: the relay carries nothing for a settled
-//!    pair. At the first suspicion it is wanted back, before anybody knows whether the path is dead.
+//!    pair. At the first suspicion it is wanted back, before anybody knows whether the path is dead; and so is another one when
+//!    the path in use leads over a relay that is silent, or that says that it goes down.
+//! 6. When nothing else is left, a path over a relay is used as soon as QUIC has validated it: that took a round trip, and no
+//!    NAT is just opening there. Somebody is waiting.
 //!
 //! Refuses to know: how paths are opened and measured, what a status does to packets.
 
@@ -124,11 +127,23 @@ struct Path {
     rtt: Option<Duration>,
     pings: u8,
     is_suspect: bool,
+    /// Its relay goes down.
+    is_leaving: bool,
 }
 
 impl Path {
     fn is_usable(&self) -> bool {
         self.pings >= PROVEN_PINGS && !self.is_suspect
+    }
+
+    /// Good enough when nothing else is left.
+    fn is_makeshift(&self) -> bool {
+        !self.tier.is_direct() && !self.is_suspect
+    }
+
+    /// Best first.
+    fn order(&self) -> impl Ord + use<> {
+        (self.is_leaving, self.tier.rank(), self.cost(), self.tier, self.id)
     }
 
     /// The round trip for comparison; unmeasured ones come last.
@@ -142,7 +157,8 @@ impl PathChoice {
     /// Starts with the path that the connection was made on, which is available.
     #[must_use]
     pub fn new(role: Role, first: PathId, tier: Tier, now: Instant) -> Self {
-        let path = Path { id: first, tier, rtt: None, pings: PROVEN_PINGS, is_suspect: false };
+        let pings = PROVEN_PINGS;
+        let path = Path { id: first, tier, rtt: None, pings, is_suspect: false, is_leaving: false };
         Self {
             role,
             paths: vec![path],
@@ -157,7 +173,7 @@ impl PathChoice {
     /// Takes a new path. It starts as backup.
     pub fn handle_opened(&mut self, id: PathId, tier: Tier) {
         if self.paths.len() < PATHS_MAX && self.path(id).is_none() {
-            self.paths.push(Path { id, tier, rtt: None, pings: 0, is_suspect: false });
+            self.paths.push(Path { id, tier, rtt: None, pings: 0, is_suspect: false, is_leaving: false });
             self.events.push_back(ChoiceEvent::SetStatus { path: id, available: false });
         }
     }
@@ -180,17 +196,47 @@ impl PathChoice {
         }
     }
 
-    /// Takes the suspicion that a path is dead. It stays in use until there is another, and a relay path is wanted.
+    /// Takes the suspicion that a path is dead. It stays in use until there is another, and a relay path is wanted. To be used again
+    /// beside another it must be proven anew: what is heard of it first may be late news of what passed before it died.
     pub fn handle_suspect(&mut self, id: PathId, now: Instant) {
         if let Some(path) = self.path(id) {
-            path.is_suspect = true;
+            (path.is_suspect, path.pings) = (true, 0);
             self.settled_since = None;
             self.is_relay_settled = false;
-            if !self.paths.iter().any(|path| !path.tier.is_direct()) {
-                self.events.push_back(ChoiceEvent::WantRelay);
-            }
+            self.want_relay();
             self.decide(now);
         }
+    }
+
+    /// Takes note that the relay of a path goes down, of which it tells both sides. The path is used until there is another one.
+    pub fn handle_leaving(&mut self, id: PathId, now: Instant) {
+        let is_in_use = self.chosen == Some(id);
+        if let Some(path) = self.path(id)
+            && !path.tier.is_direct()
+            && !std::mem::replace(&mut path.is_leaving, true)
+        {
+            if self.role == Role::Accepter {
+                return;
+            }
+            if is_in_use {
+                self.want_relay();
+                self.decide(now);
+            } else {
+                self.events.push_back(ChoiceEvent::DropRelay(id));
+            }
+        }
+    }
+
+    fn want_relay(&mut self) {
+        if !self.has_hopeful_relay() {
+            self.events.push_back(ChoiceEvent::WantRelay);
+        }
+    }
+
+    /// Tells whether there is a path over a relay that is neither silent nor about to end.
+    #[must_use]
+    pub fn has_hopeful_relay(&self) -> bool {
+        self.paths.iter().any(|path| path.is_makeshift() && !path.is_leaving)
     }
 
     /// Takes note that a suspected path was heard.
@@ -282,11 +328,17 @@ impl PathChoice {
     }
 
     fn best_instead_of(&self, current: Option<Path>, now: Instant) -> Option<PathId> {
-        let usable = self.paths.iter().filter(|path| path.is_usable());
-        let best = usable.min_by_key(|path| (path.tier.rank(), path.cost(), path.tier, path.id))?;
-        let Some(current) = current.filter(|path| path.is_usable()) else {
-            return Some(best.id);
+        let usable = self.paths.iter().filter(|path| path.is_usable()).min_by_key(|path| path.order());
+        let Some(current) = current.filter(Path::is_usable) else {
+            // One that is just being proven, perhaps again, is left alone.
+            let is_silent = current.is_none_or(|path| path.is_suspect);
+            let makeshift = self.paths.iter().filter(|path| is_silent && path.is_makeshift());
+            return usable.or_else(|| makeshift.min_by_key(|path| path.order())).map(|best| best.id);
         };
+        let best = usable?;
+        if current.is_leaving {
+            return (!best.is_leaving).then_some(best.id);
+        }
         let is_better = if best.tier.rank() == current.tier.rank() {
             let margin = HYSTERESIS.max(current.cost() / 10);
             let may_switch = self.last_switch.is_none_or(|last| now >= last + SWITCH_SPACING);
@@ -306,6 +358,10 @@ impl PathChoice {
             self.events.push_back(ChoiceEvent::SetStatus { path, available: false });
         }
         self.events.push_back(ChoiceEvent::SetStatus { path: id, available: true });
+        let left = self.paths.iter().find(|path| Some(path.id) == self.chosen && path.is_leaving);
+        if let Some(left) = left.filter(|_| self.role == Role::Dialler) {
+            self.events.push_back(ChoiceEvent::DropRelay(left.id));
+        }
         let was_direct = self.settled_since.is_some();
         self.chosen = Some(id);
         self.last_switch = Some(now);
@@ -373,12 +429,69 @@ mod tests {
     }
 
     #[test]
+    fn when_nothing_else_is_left_a_validated_relay_is_used_at_once_and_a_direct_path_is_not() {
+        let now = origin();
+        let mut choice = on_direct(Role::Dialler, now);
+        choice.handle_closed(RELAY, now);
+        choice.handle_opened(PathId(2), Tier::DirectV6);
+        choice.handle_suspect(DIRECT, now);
+        drain(&mut choice);
+        choice.handle_opened(PathId(3), Tier::Relay);
+        choice.handle_timeout(now);
+        let expected = [status(PathId(3), false), status(DIRECT, false), status(PathId(3), true)];
+        assert_eq!(drain(&mut choice), expected);
+        choice.handle_alive(DIRECT, now);
+        choice.handle_answered(DIRECT, ms(40), now);
+        assert_eq!(drain(&mut choice), [], "that may be late news");
+        choice.handle_answered(DIRECT, ms(40), now);
+        assert_eq!(drain(&mut choice), [status(PathId(3), false), status(DIRECT, true)]);
+    }
+
+    #[test]
+    fn a_relay_that_falls_silent_is_replaced_by_another() {
+        let now = origin();
+        let mut choice = on_relay(Role::Dialler, now);
+        choice.handle_suspect(RELAY, now);
+        assert_eq!(drain(&mut choice), [ChoiceEvent::WantRelay]);
+        choice.handle_opened(PathId(2), Tier::Relay);
+        choice.handle_timeout(now);
+        let expected = [status(PathId(2), false), status(RELAY, false), status(PathId(2), true)];
+        assert_eq!(drain(&mut choice), expected);
+    }
+
+    #[test]
+    fn a_relay_that_goes_down_is_used_until_another_is_proven_and_then_let_go() {
+        let now = origin();
+        let mut choice = on_relay(Role::Dialler, now);
+        choice.handle_leaving(RELAY, now);
+        choice.handle_leaving(RELAY, now);
+        assert_eq!(drain(&mut choice), [ChoiceEvent::WantRelay]);
+        choice.handle_opened(PathId(2), Tier::Relay);
+        choice.handle_answered(PathId(2), ms(60), now);
+        assert_eq!(drain(&mut choice), [status(PathId(2), false)]);
+        choice.handle_answered(PathId(2), ms(60), now);
+        let expected = [status(RELAY, false), status(PathId(2), true), ChoiceEvent::DropRelay(RELAY)];
+        assert_eq!(drain(&mut choice), expected);
+    }
+
+    #[test]
+    fn a_relay_that_goes_down_and_is_not_used_is_let_go_at_once() {
+        let now = origin();
+        let mut choice = on_direct(Role::Dialler, now);
+        choice.handle_leaving(RELAY, now);
+        assert_eq!(drain(&mut choice), [ChoiceEvent::DropRelay(RELAY)]);
+        choice.handle_leaving(DIRECT, now);
+        assert_eq!(drain(&mut choice), []);
+    }
+
+    #[test]
     fn a_suspected_path_that_answers_is_used_again_and_must_settle_anew() {
         let now = origin();
         let mut choice = on_direct(Role::Dialler, now);
         let later = now + RELAY_DROP_AFTER / 2;
         choice.handle_suspect(DIRECT, later);
         assert_eq!(drain(&mut choice), [status(DIRECT, false), status(RELAY, true)]);
+        choice.handle_answered(DIRECT, ms(40), later);
         choice.handle_answered(DIRECT, ms(40), later);
         assert_eq!(drain(&mut choice), [status(RELAY, false), status(DIRECT, true)]);
         assert_eq!(choice.poll_timeout(), Some(later + RELAY_DROP_AFTER));
@@ -399,8 +512,10 @@ mod tests {
         choice.handle_suspect(DIRECT, now);
         assert_eq!(drain(&mut choice), [status(DIRECT, true), ChoiceEvent::WantRelay]);
         choice.handle_opened(RELAY, Tier::Relay);
-        choice.handle_answered(DIRECT, ms(40), now);
-        drain(&mut choice);
+        for _ in 0..PROVEN_PINGS {
+            choice.handle_answered(DIRECT, ms(40), now);
+        }
+        assert_eq!(drain(&mut choice), [status(RELAY, false)]);
         choice.handle_timeout(now + RELAY_DROP_AFTER);
         assert_eq!(drain(&mut choice), [ChoiceEvent::DropRelay(RELAY)]);
     }

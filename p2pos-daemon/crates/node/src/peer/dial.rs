@@ -124,7 +124,7 @@ async fn dial_over_relay(peer: PeerId, context: &Context, timeline: &Timeline) -
     let (way, timeline) = match line {
         Some(line) => (line, timeline.clone()),
         None => {
-            let (way, relay) = context.relays.way_to(peer, timeline).await?;
+            let (way, relay) = context.relays.way_to(peer, timeline, &[]).await?;
             (way, timeline.through(relay))
         }
     };

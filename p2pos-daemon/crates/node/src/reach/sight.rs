@@ -13,19 +13,20 @@ use std::{
 };
 
 use p2pos_transport::{PathId, PathState, Paths, Way};
-use p2pos_traversal::plan::PathEvent;
+use p2pos_traversal::{plan::PathEvent, watchdog::patience};
 use tokio::{sync::Notify, time::Instant};
 
 /// The pause between looks while packets flow. A fifth of the watchdog's shortest patience.
-const LOOK_BUSY: Duration = Duration::from_millis(60);
+const LOOK_BUSY: Duration = Duration::from_millis(40);
 /// The pause while nothing flows; after that, whoever writes first wakes the watch.
-const LOOK_QUIET_MAX: Duration = Duration::from_millis(960);
-/// When somebody who talked a moment ago has said nothing for so long, the path is reminded; then after twice as long, and once more.
+const LOOK_QUIET_MAX: Duration = Duration::from_millis(640);
+/// When somebody who talked a moment ago has said nothing for so long, the path is reminded; then after twice as long, and again.
 /// A router that forgets in the middle of a conversation lets nobody in before its own side sends, and that side may just be
-/// listening. Half would cost slow talkers a packet for each sentence; double would leave them hanging longer than they stand.
-const REMIND_AFTER: Duration = Duration::from_secs(1);
+/// listening; and of a path that is cut while we only listen nothing else tells us. It is a part of the second that a cut may last;
+/// half would cost slow talkers a packet for each word.
+const REMIND_AFTER: Duration = Duration::from_millis(250);
 /// So often; after that the keepalive alone is enough.
-const REMINDERS_MAX: u32 = 3;
+const REMINDERS_MAX: u32 = 5;
 /// Bytes, both ways, from which on it is talk. Pings and their answers are less.
 const TALK_BYTES_MIN: u64 = 512;
 /// A change of the round trip that is worth telling: a tenth.
@@ -63,6 +64,8 @@ struct Seen {
     rtt: Option<Duration>,
     /// Something was sent that nobody has answered yet.
     is_waiting: bool,
+    /// Nothing but an answer is a good sign: the path is in use, or was until nobody answered.
+    is_strict: bool,
     /// The one that was told.
     told_rtt: Duration,
 }
@@ -126,8 +129,9 @@ impl Sight {
         let mut events = Vec::new();
         for state in &states {
             let seen = self.paths.entry(state.id).or_default();
-            let is_strict = in_use == Some(state.id) && matches!(state.way, Way::Direct(_));
-            events.extend(difference(seen, state, is_strict).map(|event| (state.id, event)));
+            let is_doubtful = in_use == Some(state.id) || (seen.is_strict && seen.is_waiting);
+            seen.is_strict = is_doubtful && matches!(state.way, Way::Direct(_));
+            events.extend(difference(seen, state).map(|event| (state.id, event)));
         }
         self.paths.retain(|id, _| states.iter().any(|state| state.id == *id));
         let bytes = states.iter().map(|state| state.bytes_sent + state.bytes_received).sum::<u64>();
@@ -144,20 +148,19 @@ impl Sight {
 }
 
 /// What a look adds to what was seen before.
-fn difference(
-    seen: &mut Seen,
-    state: &PathState,
-    is_strict: bool,
-) -> impl Iterator<Item = PathEvent> + use<> {
+fn difference(seen: &mut Seen, state: &PathState) -> impl Iterator<Item = PathEvent> + use<> {
     let has_asked = state.bytes_to_answer != seen.to_answer;
     // What came before the first look was mostly answers.
-    let is_answered = seen.rtt.map_or(state.packets_received > 0, |before| before != state.rtt);
+    let is_answered = match seen.rtt {
+        Some(before) => before != state.rtt && !is_late_news(before, state.rtt),
+        None => state.packets_received > 0,
+    };
     let has_received = state.packets_received != seen.received;
     // On a direct path in use, whatever comes while we wait for an answer proves nothing: it may come from an address that the peer
-    // has now, and we still send to the one that it had. A relay follows the peer; and the answers to what we send on a path that
+    // has now, and we still send to the one that it had: what waits there would wait for ever. A relay follows the peer; and the answers to what we send on a path that
     // the peer does not use yet may take a way that is dead.
     // Acknowledgements are not to be answered, or two watchdogs would wake each other for ever.
-    let is_good_sign = is_answered || (has_received && !is_strict);
+    let is_good_sign = is_answered || (has_received && !seen.is_strict);
     seen.is_waiting = !is_good_sign && (seen.is_waiting || has_asked);
     let has_heard = is_good_sign || (has_received && !seen.is_waiting);
     let traffic = match (has_heard, has_asked) {
@@ -174,6 +177,12 @@ fn difference(
         seen.told_rtt = state.rtt;
     }
     [traffic, rtt].into_iter().flatten()
+}
+
+/// Whether a change of the round trip comes from something that was sent a patience ago: when another path opens, what the peer had
+/// of a dead one is acknowledged by that. An eighth of each measurement goes into the round trip (RFC 9002 s5.3).
+fn is_late_news(before: Duration, now: Duration) -> bool {
+    now > before && before + (now - before) * 8 >= patience(before)
 }
 
 #[cfg(test)]
@@ -200,8 +209,8 @@ mod tests {
 
     #[test]
     fn sending_without_an_answer_is_told_and_the_answer_ends_it() {
-        let mut seen = Seen::default();
-        let mut look = |state| difference(&mut seen, &state, true).collect::<Vec<_>>();
+        let mut seen = Seen { is_strict: true, ..Seen::default() };
+        let mut look = |state| difference(&mut seen, &state).collect::<Vec<_>>();
         assert_eq!(look(state(1, 0, 10)), [PathEvent::Sent]);
         assert_eq!(look(state(1, 0, 10)), []);
         let rtt = PathEvent::Rtt(Duration::from_millis(20));
@@ -211,17 +220,18 @@ mod tests {
 
     #[test]
     fn packets_of_a_peer_that_has_moved_are_no_answer() {
-        let mut seen = Seen::default();
-        let mut look = |state| difference(&mut seen, &state, true).collect::<Vec<_>>();
+        let mut seen = Seen { is_strict: true, ..Seen::default() };
+        let mut look = |state| difference(&mut seen, &state).collect::<Vec<_>>();
         assert_eq!(look(state(1, 0, 10)), [PathEvent::Sent]);
         assert_eq!(look(state(1, 9, 10)), []);
         assert_eq!(look(state(2, 20, 10)), [PathEvent::Sent]);
-        let on_another = difference(&mut seen, &state(3, 30, 10), false).collect::<Vec<_>>();
+        seen.is_strict = false;
+        let on_another = difference(&mut seen, &state(3, 30, 10)).collect::<Vec<_>>();
         assert_eq!(on_another[0], PathEvent::Heard { in_flight: false });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_talked_a_moment_ago_reminds_the_routers_three_times() {
+    async fn who_talked_a_moment_ago_reminds_the_routers_five_times() {
         let mut sight = Sight::new();
         assert!(sight.reminder_due().is_none(), "nothing was said yet");
         (sight.talked_at, sight.reminders) = (Instant::now(), 0);
@@ -230,26 +240,35 @@ mod tests {
         while let Some(due) = sight.reminder_due() {
             tokio::time::sleep_until(due).await;
             assert!(sight.takes_reminder());
-            reminded.push(begun.elapsed().as_secs());
+            reminded.push(begun.elapsed().as_millis());
         }
-        assert_eq!(reminded, [1, 2, 4]);
+        assert_eq!(reminded, [250, 500, 1_000, 2_000, 4_000]);
         assert!(!sight.takes_reminder());
     }
 
     #[test]
     fn an_answer_that_comes_by_another_path_is_heard() {
-        let mut seen = Seen::default();
-        let mut look = |state| difference(&mut seen, &state, true).collect::<Vec<_>>();
+        let mut seen = Seen { is_strict: true, ..Seen::default() };
+        let mut look = |state| difference(&mut seen, &state).collect::<Vec<_>>();
         assert_eq!(look(state(1, 0, 10)), [PathEvent::Sent]);
         let rtt = PathEvent::Rtt(Duration::from_millis(20));
         assert_eq!(look(state(2, 0, 20)), [PathEvent::Heard { in_flight: false }, rtt]);
     }
 
     #[test]
+    fn what_was_sent_long_ago_is_no_answer() {
+        let mut seen = Seen { is_strict: true, ..Seen::default() };
+        let mut look = |state| difference(&mut seen, &state).collect::<Vec<_>>();
+        assert_eq!(look(state(1, 0, 4)), [PathEvent::Sent]);
+        assert_eq!(look(state(2, 0, 34)), [PathEvent::Sent], "240 ms ago");
+        assert!(look(state(3, 0, 33)).contains(&PathEvent::Heard { in_flight: false }));
+    }
+
+    #[test]
     fn an_acknowledgement_waits_for_no_answer() {
-        let mut seen = Seen { to_answer: 5, ..Seen::default() };
+        let mut seen = Seen { to_answer: 5, is_strict: true, ..Seen::default() };
         let acknowledged = PathState { packets_sent: 9, bytes_sent: 900, ..state(5, 0, 0) };
-        assert_eq!(difference(&mut seen, &acknowledged, true).count(), 0);
+        assert_eq!(difference(&mut seen, &acknowledged).count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

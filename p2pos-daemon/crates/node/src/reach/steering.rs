@@ -7,9 +7,11 @@
 //! Connections within the machine are not steered: there is nothing better.
 
 mod opening;
+mod talking;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use p2pos_identity::PeerId;
 use p2pos_peer_protocol::{
     EndCode,
     signal::{RelayPlace, SignalMessage},
@@ -26,8 +28,8 @@ use p2pos_traversal::{
     signal::{Role, Signal},
 };
 use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
+    sync::{broadcast, mpsc, watch},
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep_until},
 };
 
@@ -38,7 +40,6 @@ use super::{
     own::Own,
     sight::{Activity, Sight},
     signals::{SignalStream, Signals},
-    words,
 };
 use crate::{peer::Live, relays::Relays};
 
@@ -47,6 +48,8 @@ const PATH_WAIT: Duration = Duration::from_secs(5);
 /// After a change of the network QUIC replaces paths that are proven by others that count as proven, and says nothing of it; for so long
 /// they are looked for.
 const REPLACED_WITHIN: Duration = Duration::from_secs(3);
+/// Calls of the peer that wait to be looked at.
+const CALLS_WAITING: usize = 4;
 /// How often the path that carries the signals is looked at while ports are guessed.
 const STRAIN_LOOK: Duration = Duration::from_millis(500);
 
@@ -57,12 +60,15 @@ pub(crate) struct Steered {
     pub(crate) streams: mpsc::Sender<SignalStream>,
     /// How the peer is reached; `None` for connections that are not steered.
     pub(crate) explanation: watch::Receiver<Option<Explanation>>,
+    /// Flows by which the peer calls us although the connection stands.
+    pub(crate) calls: mpsc::Sender<FakeAddr>,
 }
 
 /// What steering takes from the connection's owner.
 #[derive(Debug)]
 pub(crate) struct Helm {
     streams: mpsc::Receiver<SignalStream>,
+    calls: mpsc::Receiver<FakeAddr>,
     publish: watch::Sender<Option<Explanation>>,
     activity: Arc<Activity>,
 }
@@ -71,8 +77,10 @@ impl Steered {
     /// Makes both ends, for a connection on which writing is noted in `activity`.
     pub(crate) fn new(activity: Arc<Activity>) -> (Self, Helm) {
         let (streams, stream_queue) = mpsc::channel(1);
+        let (calls, call_queue) = mpsc::channel(CALLS_WAITING);
         let (publish, explanation) = watch::channel(None);
-        (Self { streams, explanation }, Helm { streams: stream_queue, publish, activity })
+        let helm = Helm { streams: stream_queue, calls: call_queue, publish, activity };
+        (Self { streams, explanation, calls }, helm)
     }
 }
 
@@ -119,6 +127,7 @@ pub(crate) async fn steer(
         live,
         reach,
         places: relays.our_places(),
+        leaving: relays.leaving(),
         relays,
         paths,
         plan,
@@ -132,7 +141,7 @@ pub(crate) async fn steer(
         told: Vec::new(),
         pulses: JoinSet::new(),
         openings: JoinSet::new(),
-        is_calling: false,
+        search: None,
         attempt: None,
         lost_before: 0,
         guessed: Vec::new(),
@@ -154,6 +163,8 @@ enum Turn {
     SignalsEnded,
     Own,
     Places,
+    Called(FakeAddr),
+    RelayLeaves(PeerId),
     Pulse(PathId, Pulse),
     Opened(Opening),
     Guess(Signal),
@@ -169,6 +180,8 @@ struct Steering {
     relays: Arc<Relays>,
     /// Where we can be called, to be told to the peer.
     places: watch::Receiver<Vec<RelayPlace>>,
+    /// Relays that go down.
+    leaving: broadcast::Receiver<PeerId>,
     paths: Paths,
     plan: PeerPlan,
     role: Role,
@@ -184,8 +197,8 @@ struct Steering {
     told: Vec<SocketAddr>,
     pulses: JoinSet<(PathId, Pulse)>,
     openings: JoinSet<Opening>,
-    /// A relay is being called for a path: a second call would end the first one's flow.
-    is_calling: bool,
+    /// Relays are being called for a path: a second call at one would end the first one's flow.
+    search: Option<AbortHandle>,
     attempt: Option<Attempt>,
     /// Losses on the path of the signals when the attempt began.
     lost_before: u64,
@@ -212,7 +225,9 @@ impl Steering {
                 }
                 Turn::Places => self.tell_places(),
                 Turn::Pulse(path, pulse) => self.pulse(path, pulse),
-                Turn::Opened(opening) => self.is_calling &= opening != Opening::OverRelay,
+                Turn::Called(way) => self.called(way),
+                Turn::RelayLeaves(relay) => self.relay_leaves(relay),
+                Turn::Opened(opening) => self.opening_ended(opening),
                 Turn::Guess(signal) => self.send(&signal),
                 Turn::GuessEnded(hit) => self.guess_ended(hit),
                 Turn::Activity => self.sight.wake(),
@@ -235,6 +250,9 @@ impl Steering {
             message = next_message(&mut self.signals) => message.map_or(Turn::SignalsEnded, Turn::Message),
             Ok(()) = own.changed() => Turn::Own,
             Ok(()) = self.places.changed() => Turn::Places,
+            Some(way) = self.helm.calls.recv() => Turn::Called(way),
+            // Whoever missed some hears of it by their silence.
+            Ok(relay) = self.leaving.recv() => Turn::RelayLeaves(relay),
             Some(Ok((path, pulse))) = self.pulses.join_next() => Turn::Pulse(path, pulse),
             Some(opening) = self.openings.join_next() => Turn::Opened(opening.unwrap_or(Opening::OverRelay)),
             turn = next_of_attempt(&mut self.attempt) => turn,
@@ -272,12 +290,6 @@ impl Steering {
                 // The peer's task has dialled; a plan of a connection that stands does not.
                 Action::Dial(_) => {}
             }
-        }
-    }
-
-    fn send(&self, signal: &Signal) {
-        if let Some(signals) = &self.signals {
-            signals.send(words::to_wire(signal));
         }
     }
 
@@ -342,7 +354,13 @@ impl Steering {
         self.keep_alive();
     }
 
+    /// A path by which nothing ever came stays until QUIC gives it up: the peer does not know it, and QUIC waits for its consent, for
+    /// ever, before what was in flight is sent again. While it stands, probes carry that over to the others.
     fn close_path(&self, path: PlanPath) {
+        let is_unheard = self.paths.get(PathId::of(path.0)).is_some_and(|state| state.packets_received == 0);
+        if is_unheard {
+            return;
+        }
         if let Err(error) = self.paths.close(PathId::of(path.0)) {
             tracing::debug!(%error, path = path.0, "a path was not closed");
         }
@@ -365,6 +383,7 @@ impl Steering {
         match event {
             PathEvent::Opened(id) => self.path_opened(id),
             PathEvent::Abandoned { id, .. } => {
+                self.leave_flow(id);
                 self.plan.handle_path(PlanPath(id.number()), PlanEvent::Closed, now());
             }
             PathEvent::Observed { id, address } => self.observed(id, address),
@@ -380,7 +399,11 @@ impl Steering {
 
     fn path_opened(&mut self, id: PathId) {
         if let Some(state) = self.paths.get(id) {
-            self.plan.handle_path(PlanPath(id.number()), PlanEvent::Opened(tier_of(state.way)), now());
+            let tier = tier_of(state.way);
+            self.plan.handle_path(PlanPath(id.number()), PlanEvent::Opened(tier), now());
+            if !tier.is_direct() {
+                self.has_found_relay();
+            }
         }
     }
 
@@ -389,41 +412,6 @@ impl Steering {
         if let Some(Way::Direct(observer)) = self.paths.get(id).map(|state| state.way) {
             self.reach.observed(observer, external, self.is_contact);
         }
-    }
-
-    fn take_stream(&mut self, stream: SignalStream) {
-        if self.role == Role::Accepter && self.signals.is_none() {
-            self.signals = Some(Signals::accept(stream));
-            // What the plan said before there was a stream was lost.
-            let own = self.reach.own().picture().borrow().clone();
-            self.send(&Signal::Candidates(own.candidates));
-            self.send(&Signal::NatReport(own.report));
-            self.tell_places();
-        }
-    }
-
-    /// Tells the peer where it can call us, so that it can when nothing else leads here any more.
-    fn tell_places(&mut self) {
-        let places = self.places.borrow_and_update().clone();
-        if let Some(signals) = &self.signals
-            && self.relays.may_relay(self.live.connection.peer())
-        {
-            signals.send(SignalMessage::Relays(places));
-        }
-    }
-
-    fn message(&mut self, message: SignalMessage) {
-        if let SignalMessage::Relays(places) = message {
-            return self.relays.note_places(self.live.connection.peer(), places);
-        }
-        let Some(signal) = words::from_wire(message) else { return };
-        if let Signal::Candidates(candidates) = &signal {
-            self.scout(candidates);
-        }
-        if let (Signal::GuessHit { attempt: number }, Some(attempt)) = (&signal, &self.attempt) {
-            attempt.tell(Told::Hit { attempt: *number });
-        }
-        self.plan.handle_signal(signal, now());
     }
 
     fn own_changed(&mut self, own: &Own) {
@@ -439,21 +427,6 @@ impl Steering {
         self.plan.handle_own_candidates(&own.candidates, now());
         // The lifetime of bindings may have been learned.
         self.keep_alive();
-    }
-
-    /// Tells noq where the peer may punch us.
-    fn tell_candidates(&mut self, wanted: Vec<SocketAddr>) {
-        for gone in self.told.iter().filter(|told| !wanted.contains(told)) {
-            if let Err(error) = self.paths.remove_local_candidate(*gone) {
-                tracing::trace!(%error, "a candidate was not taken back");
-            }
-        }
-        for new in wanted.iter().filter(|wanted| !self.told.contains(wanted)) {
-            if let Err(error) = self.paths.add_local_candidate(*new) {
-                tracing::debug!(%error, "a candidate was not told");
-            }
-        }
-        self.told = wanted;
     }
 
     fn pulse(&mut self, id: PathId, pulse: Pulse) {

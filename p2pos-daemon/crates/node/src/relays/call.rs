@@ -36,17 +36,20 @@ struct Place {
 
 impl Relays {
     /// Finds a way to a peer through a relay: calls it where it can be called, one place after the other until one answers.
-    /// A relay through which a way was found a moment ago comes last, since who asks again found it dead. `None` if there is
-    /// none, or the user wants none; what failed is in the timeline then. Cancel-safe.
+    /// A relay through which a way was found a moment ago comes last, since who asks again found it dead; those in `busy` are not
+    /// asked at all. `None` if there is none, or the user wants none; what failed is in the timeline then. Cancel-safe.
     pub(crate) async fn way_to(
         self: &Arc<Self>,
         peer: PeerId,
         timeline: &Timeline,
+        busy: &[PeerId],
     ) -> Option<(FakeAddr, PeerId)> {
         if !self.policy.may_relay(&peer) {
             return None;
         }
-        let mut places = self.places_of(peer).into_iter();
+        let mut places = self.places_of(peer);
+        places.retain(|place| !busy.contains(&place.relay));
+        let mut places = places.into_iter();
         let mut calls = JoinSet::new();
         loop {
             if let Some(place) = places.next() {
@@ -62,6 +65,11 @@ impl Relays {
                 () = sleep(NEXT_PLACE_AFTER), if places.len() > 0 => {}
             }
         }
+    }
+
+    /// Whether a relay is known at which a peer can be called, and may be.
+    pub(crate) fn knows_place_of(&self, peer: PeerId) -> bool {
+        self.policy.may_relay(&peer) && !self.places_of(peer).is_empty()
     }
 
     /// Whether a connection goes through a relay although the user wants none for its peer.
@@ -97,7 +105,7 @@ impl Relays {
                 places.push(place);
             }
         }
-        places.sort_by_key(|place| self.flows.is_fresh(peer, place.relay));
+        places.sort_by_key(|place| self.flows.is_doubted(peer, place.relay));
         places
     }
 

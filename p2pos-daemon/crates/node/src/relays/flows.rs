@@ -19,8 +19,8 @@ pub(super) const INCOMING_PER_RELAY_MAX: usize = 64;
 /// A flow that carried nothing for so long is forgotten. The relay ends it after 300 s, and may not be able to tell.
 const SILENT_MAX: Duration = Duration::from_secs(330);
 
-/// How long after a flow was given out another one to the same peer goes through another relay: whoever asks again so soon
-/// found the first one dead.
+/// How long after a flow was given out, or found silent, another one to the same peer goes through another relay: whoever asks
+/// again so soon found the first one dead.
 const AVOID: Duration = Duration::from_secs(5);
 
 /// The flows of a node.
@@ -32,7 +32,8 @@ struct Held {
     fake: FakeAddr,
     peer: PeerId,
     is_incoming: bool,
-    since: Instant,
+    /// When it was given out, or last found silent.
+    doubted_at: Instant,
     /// Packets carried, and when that last changed.
     carried: u64,
     changed_at: Instant,
@@ -51,7 +52,7 @@ impl Flows {
     pub(super) fn add(&self, flow: Flow, is_incoming: bool) {
         let Flow { relay, vni, fake, peer } = flow;
         let now = Instant::now();
-        let held = Held { fake, peer, is_incoming, since: now, carried: 0, changed_at: now };
+        let held = Held { fake, peer, is_incoming, doubted_at: now, carried: 0, changed_at: now };
         self.lock().insert((relay, vni), held);
     }
 
@@ -84,11 +85,18 @@ impl Flows {
         self.lock().iter().find(|(_, held)| held.fake == fake).map(|((relay, _), _)| *relay)
     }
 
-    /// Whether a flow to this peer was just made through this relay.
-    pub(super) fn is_fresh(&self, peer: PeerId, relay: PeerId) -> bool {
+    /// Takes note that a flow is silent, or ends soon.
+    pub(super) fn doubt(&self, fake: FakeAddr) {
+        if let Some(held) = self.lock().values_mut().find(|held| held.fake == fake) {
+            held.doubted_at = Instant::now();
+        }
+    }
+
+    /// Whether a flow to this peer through this relay was just made, or found silent.
+    pub(super) fn is_doubted(&self, peer: PeerId, relay: PeerId) -> bool {
         self.lock()
             .iter()
-            .any(|((of, _), held)| *of == relay && held.peer == peer && held.since.elapsed() < AVOID)
+            .any(|((of, _), held)| *of == relay && held.peer == peer && held.doubted_at.elapsed() < AVOID)
     }
 
     /// Forgets flows that have been silent for long; they are to be removed.

@@ -45,7 +45,7 @@ use p2pos_peer_protocol::{
 use p2pos_relay::{PeerUse, RelaySettings, RelayStatus, Service, lease::token_for};
 use p2pos_transport::{Endpoint, FakeAddr, RecvStream, RelayFlow, RouteError, SendStream, Way};
 use tokio::{
-    sync::{Mutex as AsyncMutex, mpsc, watch},
+    sync::{Mutex as AsyncMutex, broadcast, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -72,6 +72,9 @@ const PLACES_PEERS_MAX: usize = 1_024;
 /// How long a connection to a relay by UDP may take before TCP is tried as well.
 const UDP_ALONE: Duration = Duration::from_secs(2);
 
+/// Relays that go down and that somebody has not heard of yet.
+const LEAVING_WAITING: usize = 16;
+
 /// A link that carried no request for so long, and no flow, is closed.
 const LINK_IDLE: Duration = Duration::from_secs(60);
 
@@ -90,6 +93,8 @@ pub(crate) struct Relays {
     lines: lines::Lines,
     flows: Flows,
     ours: watch::Sender<Vec<RelayPlace>>,
+    /// Relays that go down, for those who have paths over them.
+    leaving: broadcast::Sender<PeerId>,
 }
 
 /// The link to one relay, made by one at a time.
@@ -166,6 +171,7 @@ impl Relays {
             lines: lines::Lines::default(),
             flows: Flows::default(),
             ours: watch::Sender::new(Vec::new()),
+            leaving: broadcast::Sender::new(LEAVING_WAITING),
         };
         (Arc::new(relays), Beginning { inputs, uses, tcp_ports })
     }
@@ -228,6 +234,16 @@ impl Relays {
     /// Where we can be called, for telling peers.
     pub(crate) fn our_places(&self) -> watch::Receiver<Vec<RelayPlace>> {
         self.ours.subscribe()
+    }
+
+    /// Relays that go down, from now on.
+    pub(crate) fn leaving(&self) -> broadcast::Receiver<PeerId> {
+        self.leaving.subscribe()
+    }
+
+    /// Takes note that a flow is silent, or ends soon: another relay is called before this one is again.
+    pub(crate) fn doubt(&self, fake: FakeAddr) {
+        self.flows.doubt(fake);
     }
 
     /// Forgets a way that is not used any more, and hangs up.
@@ -418,6 +434,8 @@ impl Relays {
                 }
                 RelayNotice::Drain { grace_ms } => {
                     let grace = Duration::from_millis(grace_ms.into());
+                    // Without listeners there is nothing to move.
+                    self.leaving.send(relay).ok();
                     self.input(Input::Drains(relay, grace)).await;
                 }
                 RelayNotice::Limits(limits) => tracing::debug!(relay = %relay.short(), ?limits, "new limits"),
@@ -431,9 +449,17 @@ impl Relays {
     fn called(&self, link: &Link, from: PeerId, flow: &WireFlow) {
         let is_welcome = self.policy.admits(&from) != Admission::Refuse && self.policy.may_relay(&from);
         let fits = self.flows.has_room_for_incoming(link.relay());
-        if !is_welcome || !fits || self.take_flow(link, from, flow, true).is_none() {
+        let taken = if is_welcome && fits { self.take_flow(link, from, flow, true) } else { None };
+        let Some(way) = taken else {
             tracing::debug!(peer = %from.short(), "a call through a relay was declined");
-            link.hang_up(flow.vni);
+            return link.hang_up(flow.vni);
+        };
+        let live = self.context().and_then(|context| context.registry.existing(&from)?.live());
+        // Without room, other calls are being looked at.
+        if let Some(live) = live
+            && live.steered.calls.try_send(way).is_err()
+        {
+            tracing::trace!(peer = %from.short(), "a call of a connected peer was not looked at");
         }
     }
 

@@ -232,7 +232,8 @@ impl Serving {
         Some(RelayMessage::Numbered { request, body })
     }
 
-    /// Who asks, as its connection proves: by its direct path if it has one, else by its TCP connection with us.
+    /// Who asks, as its connection proves: by its direct path if it has one, else by its TCP connection with us. Of several, the
+    /// newest: an older one may lead to where the asker was before.
     fn asker(&self, live: &Live) -> Result<Asker, Refusal> {
         let mut found = None;
         for path in live.connection.paths().list() {
@@ -249,7 +250,7 @@ impl Serving {
                 Way::Gone(_) => continue,
             };
             let rank = (is_relayed, path.status != PathStatus::Available, matches!(via, Via::Tcp(_)));
-            if found.as_ref().is_none_or(|(best, _)| rank < *best) {
+            if found.as_ref().is_none_or(|(best, _)| rank <= *best) {
                 found = Some((rank, (address, via, is_relayed)));
             }
         }

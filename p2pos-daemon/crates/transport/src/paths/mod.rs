@@ -331,12 +331,14 @@ impl Paths {
     /// path in use it is not: it may be from a peer that has moved, and hears nothing of us (`Sign::Answer`).
     pub async fn feel_pulse(&self, id: PathId, sign: Sign, within: Duration) -> Pulse {
         let asked = Instant::now();
-        let Some(before) = self.get(id).filter(|_| self.ping(id).is_ok()) else { return Pulse::Closed };
+        let Some(mut before) = self.get(id).filter(|_| self.ping(id).is_ok()) else { return Pulse::Closed };
         let mut ping_again = PING_AGAIN_FIRST;
         loop {
             sleep(PULSE_LOOK_EVERY.min(within)).await;
             match self.get(id) {
                 None => return Pulse::Closed,
+                // That was sent before the question.
+                Some(now) if is_older(before.rtt, now.rtt, asked.elapsed()) => before.rtt = now.rtt,
                 Some(now)
                     if now.rtt != before.rtt
                         || sign == Sign::Anything && now.packets_received > before.packets_received =>
@@ -423,6 +425,11 @@ impl Paths {
     fn noq(&self) -> &noq::Connection {
         self.connection.noq()
     }
+}
+
+/// Whether what changed the round trip was sent before so long. An eighth of each measurement goes into it (RFC 9002 s5.3).
+fn is_older(before: Duration, now: Duration, age: Duration) -> bool {
+    now > before && before + (now - before) * 8 > age + 2 * PULSE_LOOK_EVERY
 }
 
 impl From<noq::PathError> for PathError {

@@ -9,9 +9,15 @@ use crate::{
     watchdog::{WatchEvent, Watchdog},
 };
 
-/// The round trip of a path that was not measured yet, RFC 9002 s6.2.2. Less would call a satellite's path dead before
-/// its first answer.
-const RTT_UNKNOWN: Duration = Duration::from_millis(333);
+/// The round trip of a path that was not measured yet. Two patiences of it are 900 ms: a satellite's path is not called dead
+/// before its first answer. Double would keep what was sent on a path that QUIC has just put in another's place, and that leads
+/// nowhere, for two seconds.
+const RTT_UNKNOWN: Duration = Duration::from_millis(150);
+/// The same in round trips of the path in use, if that is less.
+const RTT_UNKNOWN_FACTOR: u32 = 3;
+
+/// The same for the path that carries the signals, RFC 9002 s6.2.2: waits for the peer's answers are made of it.
+const SIGNALS_RTT_UNKNOWN: Duration = Duration::from_millis(333);
 
 /// How far a round is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,15 +75,18 @@ impl Link {
             attempt: 0,
             invited: None,
             peer_rounds: (0, now),
-            rtt: RTT_UNKNOWN,
+            rtt: SIGNALS_RTT_UNKNOWN,
             dogs: vec![(path, Watchdog::new(RTT_UNKNOWN))],
         }
     }
 
-    pub(super) fn handle_opened(&mut self, path: PathId, tier: Tier) {
+    pub(super) fn handle_opened(&mut self, path: PathId, tier: Tier, now: Instant) {
         if self.dogs.len() < PATHS_MAX && self.dog(path).is_none() {
-            self.dogs.push((path, Watchdog::new(RTT_UNKNOWN)));
+            let rtt = RTT_UNKNOWN.min(self.rtt.saturating_mul(RTT_UNKNOWN_FACTOR));
+            self.dogs.push((path, Watchdog::new(rtt)));
             self.choice.handle_opened(path, tier);
+            // It may be all that is left.
+            self.choice.handle_timeout(now);
         }
     }
 

@@ -153,7 +153,7 @@ pub enum Action {
     StopGuess,
     /// Open a path to where a guess was answered; it starts as backup.
     OpenPath(SocketAddr),
-    /// Open a path over a relay.
+    /// Open a path over a relay; who was dialled calls the peer there, so that it does.
     OpenRelayPath,
     /// Ping a path.
     PingPath(PathId),
@@ -326,15 +326,17 @@ impl PeerPlan {
         };
         match event {
             PathEvent::Opened(tier) => {
-                link.handle_opened(path, tier);
-                let way = Some(Way::from(tier));
                 if !tier.is_direct() && !self.config.allows_relay {
-                    self.timeline.record(Step::Relay, way, Outcome::Refused, now);
+                    self.timeline.record(Step::Relay, Some(Way::from(tier)), Outcome::Refused, now);
                     self.actions.push_back(Action::ClosePath(path));
                     link.handle_closed(path, now);
                 } else {
+                    link.handle_opened(path, tier, now);
                     self.actions.push_back(Action::PingPath(path));
                     link.handle_sent(path, now);
+                    if !tier.is_direct() {
+                        self.close_kept(now);
+                    }
                 }
             }
             PathEvent::Answered(rtt) => {
@@ -342,12 +344,7 @@ impl PeerPlan {
                     self.actions.push_back(Action::PingPath(path));
                     link.handle_sent(path, now);
                 } else {
-                    // What waits on a dead path is sent again as soon as that is closed, and not before.
-                    for dead in link.kept() {
-                        link.handle_closed(dead, now);
-                        self.timeline.record(Step::Close, None, Outcome::Failed, now);
-                        self.actions.push_back(Action::ClosePath(dead));
-                    }
+                    self.close_kept(now);
                 }
             }
             PathEvent::Rtt(rtt) => link.handle_rtt(path, rtt, now),
@@ -358,6 +355,35 @@ impl PeerPlan {
                 self.timeline.record(Step::Close, None, Outcome::Worked, now);
             }
         }
+        self.drain(now);
+    }
+
+    /// What waits on a dead path is sent again as soon as that is closed, and not before.
+    fn close_kept(&mut self, now: Instant) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        for dead in link.kept() {
+            link.handle_closed(dead, now);
+            self.timeline.record(Step::Close, None, Outcome::Failed, now);
+            self.actions.push_back(Action::ClosePath(dead));
+        }
+    }
+
+    /// Takes note that the peer calls us through a relay although there is a connection: it hears nothing on the path in use. Whether
+    /// we do is to be found out.
+    pub fn handle_called(&mut self, now: Instant) {
+        if let Some((path, _)) = self.chosen() {
+            self.timeline.record(Step::Silence, None, Outcome::Began, now);
+            self.actions.push_back(Action::PingPath(path));
+            self.with_link(|link| link.handle_sent(path, now));
+        }
+        self.drain(now);
+    }
+
+    /// Takes note that the relay of a path goes down.
+    pub fn handle_relay_leaving(&mut self, path: PathId, now: Instant) {
+        self.with_link(|link| link.choice.handle_leaving(path, now));
         self.drain(now);
     }
 

@@ -101,8 +101,8 @@ impl PeerPlan {
                 let is_allowed = self.config.allows_relay;
                 let outcome = if is_allowed { Outcome::Began } else { Outcome::Refused };
                 self.timeline.record(Step::Relay, None, outcome, now);
-                // Paths are opened by the side that dialled.
-                if is_allowed && link.role == Role::Dialler {
+                // Paths are opened by the side that dialled; but only one of the two may have noticed, or have a network.
+                if is_allowed {
                     self.actions.push_back(Action::OpenRelayPath);
                 }
             }
@@ -121,6 +121,10 @@ impl PeerPlan {
             }
             WatchEvent::Alive => {
                 link.choice.handle_alive(path, now);
+                if !link.choice.is_proven(path) {
+                    link.handle_sent(path, now);
+                    self.actions.push_back(Action::PingPath(path));
+                }
                 self.timeline.record(Step::Silence, None, Outcome::Worked, now);
             }
             // The last path is all we have, dead or not: QUIC's idle timeout decides, and meanwhile it may come back.
@@ -128,7 +132,7 @@ impl PeerPlan {
                 self.timeline.record(Step::Silence, None, Outcome::Failed, now);
                 self.actions.push_back(Action::PingPath(path));
                 // The call before was not answered in time, if there was one.
-                if link.choice.relay_paths().next().is_none() {
+                if self.config.allows_relay && !link.choice.has_hopeful_relay() {
                     self.actions.push_back(Action::OpenRelayPath);
                 }
             }

@@ -68,6 +68,47 @@ fn a_cut_under_load_is_noticed_within_a_second_and_the_relay_is_back_before_the_
 }
 
 #[test]
+fn who_was_dialled_calls_too_when_nothing_is_heard() {
+    let now = origin();
+    let mut plan = PeerPlan::new(config(1), now);
+    plan.handle_connected(Role::Accepter, PUNCHED, Tier::DirectV4, now);
+    drain(&mut plan);
+    plan.handle_path(PUNCHED, PathEvent::Sent, now);
+    let due = plan.poll_timeout().unwrap();
+    plan.handle_timeout(due);
+    assert!(drain(&mut plan).contains(&Action::OpenRelayPath), "{}", plan.timeline());
+}
+
+#[test]
+fn a_call_of_the_peer_makes_us_look_whether_the_path_lives() {
+    let now = origin();
+    let mut plan = PeerPlan::new(config(1), now);
+    plan.handle_connected(Role::Dialler, PUNCHED, Tier::DirectV4, now);
+    drain(&mut plan);
+    plan.handle_called(now);
+    assert_eq!(drain(&mut plan), [Action::PingPath(PUNCHED)]);
+    let due = plan.poll_timeout().unwrap();
+    plan.handle_timeout(due);
+    assert!(due < now + Duration::from_secs(1) && plan.state() == PeerState::Suspect);
+}
+
+#[test]
+fn a_new_path_that_leads_nowhere_is_closed_within_a_second() {
+    let now = origin();
+    let mut plan = connected(Role::Dialler, now);
+    plan.handle_path(RELAY, PathEvent::Rtt(Duration::from_millis(200)), now);
+    plan.handle_path(PUNCHED, PathEvent::Opened(Tier::DirectV4), now);
+    let closed = loop {
+        let due = plan.poll_timeout().unwrap();
+        plan.handle_timeout(due);
+        if drain(&mut plan).contains(&Action::ClosePath(PUNCHED)) {
+            break due - now;
+        }
+    };
+    assert!(closed < Duration::from_secs(1), "{closed:?}");
+}
+
+#[test]
 fn a_cut_path_is_punched_again_and_used_again() {
     let mut world = World::new(NatClass::PortRestricted, NatClass::PortRestricted);
     world.run(Duration::from_secs(5));
