@@ -333,8 +333,10 @@ impl Drop for Dialling {
 
 /// Tells noq which paths live on after a change of the network.
 ///
-/// A path through a relay does: the relay binds our new address to the flow, and the peer notices nothing. A plain path
-/// does if the system would still send from the same address of ours; the rest is opened anew, which only a client can do.
+/// A path through a relay does: the relay binds our new address to the flow, and the peer notices nothing. A plain path does, too:
+/// the peer takes our new address for what it is (RFC 9000 s9). Opened anew to the same address it would count as proven without
+/// having been tried; where the peer has moved as well, what we say on such a path, of which the peer never hears, is lost for
+/// seconds, since QUIC neither knows that nor can take it back.
 #[derive(Debug)]
 pub(crate) struct Survivors {
     pub(crate) shared: Arc<Shared>,
@@ -346,23 +348,9 @@ impl NetworkChangeHint for Survivors {
         match FakeAddr::of(remote.ip()).map(|fake| (fake.kind(), self.shared.can_reach(remote))) {
             Some((FakeKind::Relay | FakeKind::TcpRelay, is_there)) => is_there,
             Some((FakeKind::Guess | FakeKind::Peer, _)) => false,
-            None => {
-                let before = path.local_ip().map(|ip| ip.to_canonical());
-                before.is_some() && before == source_towards(remote)
-            }
+            None => true,
         }
     }
-}
-
-/// The address from which the system would send to `remote`; asking sends nothing.
-fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = match remote {
-        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = std::net::UdpSocket::bind(any).ok()?;
-    socket.connect(remote).ok()?;
-    Some(socket.local_addr().ok()?.ip())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
