@@ -42,8 +42,9 @@ pub(crate) async fn run(arguments: ScenarioArguments) -> Result<ExitCode> {
         let program = program.clone();
         playing.spawn(async move { scenario::play(&program, scenario, arguments.all).await });
     }
-    let (mut passed, mut failed, mut missing) = (0, 0, 0);
+    let (mut passed, mut failed, mut missing, mut repeated) = (0, 0, 0, 0);
     let mut tell = |report: ScenarioReport| {
+        repeated += report.failed_before.len();
         match report.outcome {
             Outcome::Passed { .. } => passed += 1,
             Outcome::Failed { .. } => failed += 1,
@@ -58,7 +59,9 @@ pub(crate) async fn run(arguments: ScenarioArguments) -> Result<ExitCode> {
     while let Some(report) = playing.join_next().await {
         tell(report?)?;
     }
-    words(&format!("{passed} passed, {failed} failed, {missing} NOT TRIED because a part is not built"));
+    words(&format!(
+        "{passed} passed, {failed} failed, {missing} NOT TRIED because a part is not built; {repeated} runs were REPEATED because they failed"
+    ));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -312,7 +312,7 @@ mod tests {
         let mut measured = measured(SeenPath::Direct, true);
         measured.seen = Seen { probes: 1_025, destinations: 900, ..measured.seen };
         measured.entries_to = vec![4, 601];
-        let said = Path { kind: "direct".to_owned(), why: String::new() };
+        let said = Path { kind: "direct".to_owned(), relay: None, why: String::new() };
         let why = objections(Expected::DirectByGuess, &measured, SeenPath::Direct, &said);
         assert_eq!(
             why,
@@ -333,7 +333,12 @@ mod tests {
 
     fn judged(expected: Expected, path: SeenPath, said: &str) -> Vec<String> {
         let measured = measured(path, said == "direct");
-        objections(expected, &measured, path, &Path { kind: said.to_owned(), why: String::new() })
+        objections(
+            expected,
+            &measured,
+            path,
+            &Path { kind: said.to_owned(), relay: None, why: String::new() },
+        )
     }
 
     fn measured(path: SeenPath, is_direct: bool) -> Measured {

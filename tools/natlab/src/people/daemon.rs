@@ -8,12 +8,13 @@ use std::time::Duration;
 use std::{env, io};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use p2pos_control::{Client, ConnectError, ContactRequest, Document, Request, RouterAnswer};
+use p2pos_control::{Client, ConnectError, ContactRequest, Document, RelayDetail, Request, RouterAnswer};
 use p2pos_identity::{KeyFile, PeerId};
 use tokio::time::{Instant, sleep};
 
 use crate::lab::Lab;
 use crate::namespace::Namespace;
+use crate::program;
 
 /// A daemon is ready within 100 ms on an idle machine; a loaded one gets its time.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -38,6 +39,8 @@ pub struct Program {
 pub struct Path {
     /// `direct`, `lan`, `loopback` or `relayed`; empty while there is none.
     pub kind: String,
+    /// The relay that carries it, if one does and the daemon knows its name.
+    pub relay: Option<String>,
     /// Why it is so, in the daemon's words.
     pub why: String,
 }
@@ -171,10 +174,26 @@ impl Daemon {
     /// # Errors
     /// It does not answer.
     pub async fn callable_at(&self) -> Result<Vec<String>> {
+        Ok(self.relaying().await?.callable_at.into_iter().filter_map(|lease| lease.address).collect())
+    }
+
+    /// What it relays for others.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn relaying(&self) -> Result<RelayDetail> {
         let Document::Relay(relay) = self.ask(Request::RelayStatus).await? else {
             bail!("daemon {} answers oddly about relays", self.name);
         };
-        Ok(relay.callable_at.into_iter().filter_map(|lease| lease.address).collect())
+        Ok(*relay)
+    }
+
+    /// Gives it a signal: `KILL`, or `TERM`, upon which it ends in good order, in its own time.
+    ///
+    /// # Errors
+    /// It does not run any more.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        program::run("kill", &["-s", name, &self.child.id().to_string()], "").map(drop)
     }
 
     /// What each router said to the wish for a port mapping.
@@ -209,8 +228,8 @@ impl Daemon {
         let who = who.to_string();
         let peer = status.peers.into_iter().find(|peer| peer.peer_id == who);
         Ok(peer.map_or_else(
-            || Path { kind: String::new(), why: "no such peer".to_owned() },
-            |peer| Path { kind: peer.path.unwrap_or_default(), why: peer.why },
+            || Path { kind: String::new(), relay: None, why: "no such peer".to_owned() },
+            |peer| Path { kind: peer.path.unwrap_or_default(), relay: peer.relay, why: peer.why },
         ))
     }
 

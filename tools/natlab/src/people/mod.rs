@@ -9,4 +9,4 @@ mod world;
 
 pub use self::daemon::{Daemon, Home, Path, Program};
 pub use self::plugin::{Plugin, echo_back};
-pub use self::world::{Person, World};
+pub use self::world::{Known, Person, World};

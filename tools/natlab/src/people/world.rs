@@ -52,9 +52,11 @@ pub struct World {
 
 /// A daemon at a landmark.
 #[derive(Debug)]
-struct Known {
-    at: Landmark,
-    daemon: Daemon,
+pub struct Known {
+    /// Where it stands.
+    pub at: Landmark,
+    /// The daemon.
+    pub daemon: Daemon,
     /// Where others are told that it is, if not where it is.
     told_at: Option<SocketAddr>,
 }
@@ -208,10 +210,11 @@ impl World {
     }
 
     async fn addresses_of(&self, person: &Person) -> Result<Vec<String>> {
+        let wanted = self.relays().count();
         let callable = async {
             loop {
                 let addresses = person.daemon.callable_at().await?;
-                if addresses.len() == self.relays().count() {
+                if addresses.len() >= wanted {
                     return anyhow::Ok(addresses);
                 }
                 sleep(CALLABLE_POLL).await;
@@ -220,7 +223,7 @@ impl World {
         let through_relays = timeout(CALLABLE_WITHIN, callable).await;
         let mut through_relays = through_relays.with_context(|| {
             format!(
-                "{} cannot be called through the relay: {}",
+                "{} cannot be called through every relay: {}",
                 person.daemon.name,
                 person.daemon.last_words()
             )
@@ -245,7 +248,8 @@ impl World {
         self.spare.iter().any(|relay| relay.is_at(ip))
     }
 
-    fn relays(&self) -> impl Iterator<Item = &Known> {
+    /// The relays.
+    pub fn relays(&self) -> impl Iterator<Item = &Known> {
         std::iter::once(&self.relay).chain(&self.spare)
     }
 

@@ -8,6 +8,7 @@ mod gateways;
 mod lines;
 mod load;
 mod moves;
+mod relays;
 mod strangers;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::{Serialize, Serializer};
 
 use crate::people::{Program, World};
 use crate::promise::{BUILT, Part};
+use crate::topology::Kind;
 
 /// What may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,11 +58,19 @@ pub enum Scenario {
     EvilRelay,
     /// Somebody tells a peer that he lives at a victim's.
     Victim,
+    /// The relay over which two people talk is killed.
+    RelayDies,
+    /// The same over TCP, which is all that one of them has.
+    TcpRelayDies,
+    /// The relay over which two people talk ends in good order.
+    RelayDrains,
+    /// Two people find a direct way, and need the relay no more.
+    RelayGoesQuiet,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::DiallerRoams,
         Self::AcceptorRoams,
         Self::BothRoam,
@@ -77,6 +87,10 @@ impl Scenario {
         Self::Cascade,
         Self::EvilRelay,
         Self::Victim,
+        Self::RelayDies,
+        Self::TcpRelayDies,
+        Self::RelayDrains,
+        Self::RelayGoesQuiet,
     ];
 
     /// Its name on the command line.
@@ -99,13 +113,20 @@ impl Scenario {
             Self::Cascade => "cascade",
             Self::EvilRelay => "evil-relay",
             Self::Victim => "victim",
+            Self::RelayDies => "relay-dies",
+            Self::TcpRelayDies => "tcp-relay-dies",
+            Self::RelayDrains => "relay-drains",
+            Self::RelayGoesQuiet => "relay-goes-quiet",
         }
     }
 
     /// Whether nothing happens in it for most of the time: others may be played meanwhile.
     #[must_use]
     pub fn is_quiet(self) -> bool {
-        matches!(self, Self::SilenceBehindShortNat | Self::SilenceBehindUsualNat | Self::Victim)
+        matches!(
+            self,
+            Self::SilenceBehindShortNat | Self::SilenceBehindUsualNat | Self::Victim | Self::RelayGoesQuiet
+        )
     }
 
     /// Whether one failed run says little: what is measured is a wait of a second or three, on a machine that has other work. All runs
@@ -122,6 +143,9 @@ impl Scenario {
                 | Self::RebootMidPunch
                 | Self::Flood
                 | Self::SilenceBehindShortNat
+                | Self::RelayDies
+                | Self::TcpRelayDies
+                | Self::RelayDrains
         )
     }
 
@@ -140,12 +164,15 @@ impl Scenario {
             Self::RebootMidPunch | Self::Victim => Part::Punching,
             Self::GatewayRestarts => Part::PortMapping,
             Self::Cascade => Part::Cascade,
+            Self::RelayDies | Self::RelayDrains => Part::Failover,
+            Self::TcpRelayDies => Part::TcpRelay,
+            Self::RelayGoesQuiet => Part::Relay,
         }
     }
 }
 
-/// Runs of a scenario that measures a short wait (`may_be_repeated`).
-const RUNS_MAX: usize = 4;
+/// Runs of a scenario that measures a short wait (`may_be_repeated`). Each that failed is told and counted.
+const RUNS_MAX: usize = 2;
 
 /// What was measured, by name with its unit: `stall_ms`.
 pub type Figures = BTreeMap<&'static str, f64>;
@@ -229,6 +256,12 @@ async fn try_play(program: &Program, scenario: Scenario) -> Result<Figures> {
         Scenario::Cascade => gateways::cascade(&world).await,
         Scenario::EvilRelay => Box::pin(evil::relay(world)).await,
         Scenario::Victim => evil::victim(&world).await,
+        Scenario::RelayDies => relays::ends(world, relays::End::Killed, [Kind::Home, Kind::Public]).await,
+        Scenario::TcpRelayDies => {
+            relays::ends(world, relays::End::Killed, [Kind::UdpBlocked, Kind::Home]).await
+        }
+        Scenario::RelayDrains => relays::ends(world, relays::End::Drained, [Kind::Home, Kind::Public]).await,
+        Scenario::RelayGoesQuiet => relays::goes_quiet(&world).await,
     }
 }
 
