@@ -15,8 +15,13 @@ fn main() -> io::Result<()> {
     );
     for file in &files {
         let name = file.strip_prefix(folder).map_err(io::Error::other)?;
-        let whole = fs::canonicalize(file)?;
-        writeln!(table, "    ({name:?}, include_str!({whole:?})),").map_err(io::Error::other)?;
+        // Named from the crate's own folder, so that a checkout that moves takes its target folder along.
+        let from_crate = Path::new("/").join(file);
+        writeln!(
+            table,
+            "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {from_crate:?}))),"
+        )
+        .map_err(io::Error::other)?;
     }
     table.push_str("];\n");
     let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("cargo sets OUT_DIR"))?;
