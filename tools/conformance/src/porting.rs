@@ -27,7 +27,7 @@ const PARTS: &[Part] = &[
     Part {
         level: Level::Bronze,
         what: "Find the daemon",
-        how: "`P2POS_ENDPOINT` is `unix:PATH` or `tcp:127.0.0.1:PORT`; `P2POS_TOKEN` is text that goes into Hello as it is.",
+        how: "`P2POS_ENDPOINT` is `unix:PATH` or `tcp:127.0.0.1:PORT`; `P2POS_TOKEN` is text that goes into Hello as it is. Whatever you write to stderr is the plugin's log.",
         rules: &["S-HELLO-3"],
     },
     Part {
@@ -45,7 +45,7 @@ const PARTS: &[Part] = &[
     Part {
         level: Level::Bronze,
         what: "Hello, Welcome, Register, Ready",
-        how: "The exchange below. Take the limits from Welcome. Refused says what is wrong, for a person.",
+        how: "The exchange below. Take the limits from Welcome. Refused says what is wrong, for a person; then end, with an exit code other than 0. Know your protocols before you send Register: Incoming may come right behind Done.",
         rules: &["S-HELLO-1", "S-HELLO-2", "S-LIMIT-1"],
     },
     Part {
@@ -57,13 +57,13 @@ const PARTS: &[Part] = &[
     Part {
         level: Level::Bronze,
         what: "Requests",
-        how: "Count rids of your own from 1. Keep a table of those that wait; ignore answers to others. Each request of the daemon gets one answer.",
+        how: "Count rids of your own from 1. Keep a table of those that wait; ignore answers to others. Each request of the daemon gets one answer. Hello is a request, too: what you ask next has another rid.",
         rules: &["S-REQ-1", "S-REQ-3", "S-REQ-4"],
     },
     Part {
         level: Level::Bronze,
         what: "Streams",
-        how: "Yours are odd, the daemon's even, each higher than the one before. Data in order, `fin` ends a direction, Reset both, StreamClosed is the last word. The table of states is below.",
+        how: "Yours are odd, the daemon's even, each higher than the one before. Data in order, `fin` ends a direction, Reset both, StreamClosed is the last word. Enter a stream in your table when Open is sent and when Incoming comes, for Data may be right behind; leave it there until StreamClosed, Error or Reject. What comes for an id that is not there crossed its end. The table of states is below.",
         rules: &[
             "S-STREAM-1",
             "S-STREAM-3",
@@ -77,25 +77,31 @@ const PARTS: &[Part] = &[
     Part {
         level: Level::Bronze,
         what: "Credit that you have",
-        how: "Start each stream with `Welcome.limits.stream_window_bytes`, subtract what you send, add what Window gives, wait at 0.",
+        how: "Start each stream with `Welcome.limits.stream_window_bytes`, subtract what you send, add what Window gives, wait at 0. Wait for the socket, too, else a fast program fills your memory. One queue for all frames keeps fin and Reset behind the Data before them.",
         rules: &["S-FLOW-1", "S-FLOW-2", "S-FLOW-3"],
     },
     Part {
         level: Level::Silver,
         what: "Credit that you give",
-        how: "Say Window when the program has *read* bytes, at the latest at half of the window. (`Hello.auto_window` saves this, and one slow stream then stops all.)",
+        how: "Say Window when the program has *read* bytes, at the latest at half of the window; none once fin has come. (`Hello.auto_window` saves this, and one slow stream then stops all.)",
         rules: &["S-FLOW-4", "S-FLOW-6"],
     },
     Part {
         level: Level::Silver,
         what: "All ends",
-        how: "StopSending both ways, Reject with 305, StreamClosed for the program to ask. When the session ends, everything that waits ends with 105.",
+        how: "StopSending both ways, Reject with 305, StreamClosed for the program to ask (it may come without a Reset before it). When the session ends, everything that waits ends with 105.",
         rules: &["S-STREAM-6", "S-STREAM-8", "S-STREAM-10", "S-END-1"],
     },
     Part {
         level: Level::Silver,
+        what: "Your own end",
+        how: "End with exit code 0 on Shutdown, on end of file of the session, and on the end of stdin if `P2POS_EXIT_ON_STDIN_CLOSE` is 1. An Error with rid 0 and a code of 1xx is the last that is read. Write what you have promised, then close.",
+        rules: &["S-END-2", "S-END-3"],
+    },
+    Part {
+        level: Level::Silver,
         what: "Detached streams",
-        how: "A second connection to the same endpoint, Attach, Attached, then raw bytes. Read four bytes, then the length, and not one more.",
+        how: "A second connection to the same endpoint, Attach, Attached, then raw bytes. Read four bytes, then the length, and not one more. Close that socket when StreamClosed has come, not before: two sockets have no order between them.",
         rules: &["S-ATTACH-1", "S-ATTACH-2", "S-ATTACH-3"],
     },
     Part {
@@ -106,9 +112,9 @@ const PARTS: &[Part] = &[
     },
     Part {
         level: Level::Gold,
-        what: "Ending in order, and distrust",
-        how: "End on Shutdown and on the end of stdin. End the session with 100 for what no daemon may say.",
-        rules: &["S-END-2", "S-END-3", "S-END-4", "S-MSG-4", "S-MSG-5", "S-MSG-6"],
+        what: "Leaving by yourself, and distrust",
+        how: "GoAway before you leave. End the session with 100 for what no daemon may say.",
+        rules: &["S-END-4", "S-MSG-4", "S-MSG-5", "S-MSG-6"],
     },
 ];
 
