@@ -15,6 +15,8 @@ use crate::verdict::{Outcome, judge};
 /// More than a pipe holds, so that whoever writes before it reads is found.
 const MANY: usize = 300_000;
 const PROTOCOL: &str = "/p2pos/conformance/1";
+/// How long one stream may take: an interpreter starts and moves 300 KB. A command that never ends must not hold the kit for ever.
+const STREAM_MAX: Duration = Duration::from_secs(20);
 
 type Check = fn(&Launch) -> Result<()>;
 
@@ -58,14 +60,19 @@ fn stream(launch: &Launch, petname: &str, input: Vec<u8>) -> Result<(Vec<u8>, Op
     let mut command = StreamCommand::start(launch, PROTOCOL, BO, petname)?;
     let mut stdin = command.stdin.take().context("it was just made")?;
     let mut stdout = command.stdout.take().context("it was just made")?;
-    let writer = std::thread::spawn(move || {
+    std::thread::spawn(move || {
         // Whoever does not read on may have gone: what counts is what it says and how it ends.
         drop(stdin.write_all(&input));
     });
-    let mut output = Vec::new();
-    stdout.read_to_end(&mut output)?;
+    let (sender, all) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut output = Vec::new();
+        let read = stdout.read_to_end(&mut output).map(|_| output);
+        // Whoever waited may have given up; the command is killed then, and so this thread ends.
+        drop(sender.send(read));
+    });
+    let output = all.recv_timeout(STREAM_MAX).context("its output does not end")??;
     let status = command.exit(SOON)?;
-    ensure!(writer.join().is_ok(), "the kit's own writer failed");
     Ok((output, status.code()))
 }
 
@@ -128,11 +135,14 @@ fn lines(launch: &Launch) -> Result<()> {
         Ok(())
     };
     stdin.write_all(b"lines\n")?;
-    for line in ["one\n", "two words\n"] {
+    for line in ["one\n", "two words\n", "\n", "  spaces, and a \\, stay \n"] {
         stdin.write_all(line.as_bytes())?;
         answer(line.as_bytes())?;
     }
+    stdin.write_all(b"no end")?;
     drop(stdin);
+    answer(b"no end")?;
+    ensure!(answers.recv_timeout(SOON).is_err(), "more came back than was sent");
     let status = command.exit(SOON + Duration::from_secs(1))?;
     ensure!(status.code() == Some(0), "it ended with {status}");
     Ok(())
