@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::machine::needs;
+use super::plugins;
 use crate::command::Command;
 use crate::repo;
 use crate::steps::Steps;
@@ -75,11 +76,47 @@ const AGENTS: &[Agent] = &[
         command: &["target/sdk-c/conformance_agent"],
         needs: None,
     },
+    Agent {
+        name: "conformance: go",
+        level: "silver",
+        options: &[],
+        command: &["target/plugins/go/conformance"],
+        needs: Some(("go", "golang-go")),
+    },
+    Agent {
+        name: "conformance: go over tcp",
+        level: "silver",
+        options: &["--tcp"],
+        command: &["target/plugins/go/conformance"],
+        needs: Some(("go", "golang-go")),
+    },
+    Agent {
+        name: "conformance: node",
+        level: "silver",
+        options: &[],
+        command: &["node", "plugins/echo-node/conformance/agent.mjs"],
+        needs: Some(("node", "nodejs")),
+    },
+    Agent {
+        name: "conformance: tcl",
+        level: "silver",
+        options: &["--tcp"],
+        command: &["tclsh", "plugins/echo-tcl/conformance/agent.tcl"],
+        needs: Some(("tclsh", "tcl")),
+    },
+    Agent {
+        name: "conformance: bash",
+        level: "bronze",
+        options: &["--tier0"],
+        command: &["bash", "plugins/hello-sh/conformance/agent.sh"],
+        needs: Some(("bash", "bash")),
+    },
 ];
 
 pub(super) fn add_steps(steps: &mut Steps) {
     steps.run("conformance: build", build);
     steps.run("conformance: vectors", || kit().args(["wire"]).deadline(RUN_MAX).run());
+    steps.run("conformance: build go", plugins::build_go);
     for agent in AGENTS {
         steps.run(agent.name, || judge(agent));
     }

@@ -18,6 +18,8 @@ const NEEDS: &[Need] = &[
     Need { what: "a C compiler", probe: &["cc", "--version"], package: "gcc libc6-dev" },
     Need { what: "git", probe: &["git", "--version"], package: "git" },
     Need { what: "Tcl", probe: &["sh", "-c", "command -v tclsh"], package: "tcl" },
+    Need { what: "Go", probe: &["go", "version"], package: "golang-go" },
+    Need { what: "Node", probe: &["node", "--version"], package: "nodejs" },
     Need {
         what: "Python 3 with venv",
         probe: &["python3", "-c", "import ensurepip, venv"],

@@ -10,7 +10,8 @@ use super::Finding;
 use crate::repo;
 
 /// Endings by which a backticked word with a slash is taken for the name of a file of ours.
-const FILE_ENDINGS: &[&str] = &[".rs", ".proto", ".md", ".py", ".toml", ".tcl", ".sh", ".json"];
+const FILE_ENDINGS: &[&str] =
+    &[".rs", ".proto", ".md", ".py", ".toml", ".tcl", ".sh", ".go", ".mjs", ".json"];
 /// Top-level folders in which such a file may stand; other first words (`src/...`) are somebody else's tree.
 const OUR_FOLDERS: &[&str] =
     &["docs/", "p2pos-daemon/", "plugin-protocol/", "plugins/", "sdk-c/", "sdk-python/", "tools/"];

@@ -23,7 +23,7 @@ const FORBIDDEN_WORDS: &[(&str, &str)] = &[
     (concat!("XX", "X:"), "say what is meant"),
 ];
 
-const SOURCE_ENDINGS: &[&str] = &[".rs", ".py", ".tcl", ".sh", ".proto", ".c", ".h"];
+const SOURCE_ENDINGS: &[&str] = &[".rs", ".py", ".tcl", ".sh", ".go", ".mjs", ".proto", ".c", ".h"];
 
 /// Looks at all source files, whatever their language.
 pub(crate) fn check(files: &[String]) -> Result<Vec<Finding>> {

@@ -10,7 +10,7 @@ use crate::repo;
 
 const SPEC: &str = "plugin-protocol/SPEC.md";
 /// Files in which a rule may be cited. Generated code and data cite nothing.
-const CITING: &[&str] = &[".rs", ".py", ".md", ".proto", ".tcl"];
+const CITING: &[&str] = &[".rs", ".py", ".md", ".proto", ".tcl", ".go", ".mjs"];
 /// How a rule's name begins; written in two halves, so that this file cites none.
 const MARK: &str = concat!("[", "S-");
 
