@@ -18,11 +18,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 KIT = os.environ.get("KIT", str(ROOT / "target/debug/p2pos-conformance"))
 PYTHON, RUST = "sdk-python/src", "plugin-protocol"
 AGENTS = ("agent_aio.py", "agent_sync.py")
+# Examples in languages that need no compiler either: what starts the agent, which lies in the plugin's folder.
+SCRIPTS = {
+    "plugins/echo-node": ("node", "conformance/agent.mjs"),
+    "plugins/echo-tcl": ("tclsh", "conformance/agent.tcl"),
+}
 
 
 def judge(case: str, command: list[str]) -> bool:
     """True if the case passes."""
-    words = [KIT, "plugin", "--only", case, "--", *command]
+    words = [KIT, "plugin", "--tcp", "--only", case, "--", *command]
     return subprocess.run(words, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
@@ -40,11 +45,24 @@ def rust(place: pathlib.Path) -> list[str] | None:
     return [str(target / "debug/examples/agent-rust")] if done.returncode == 0 else None
 
 
-def copy(place: pathlib.Path, mutant: dict[str, str]) -> bool:
-    """Applies a mutant to a fresh copy. True: it is one of Python."""
-    is_python = mutant["file"].startswith(PYTHON)
-    if is_python:
-        shutil.copytree(ROOT / PYTHON, place / PYTHON)
+def folder_of(mutant: dict[str, str]) -> str | None:
+    """The folder that is copied for a mutant of Python or of a script; None: it needs a compiler."""
+    return next((folder for folder in (PYTHON, *SCRIPTS) if mutant["file"].startswith(folder)), None)
+
+
+def scripted(place: pathlib.Path, folder: str) -> list[str]:
+    """The agent that belongs to this folder of the copy."""
+    if folder == PYTHON:
+        return agent(place, AGENTS[0])
+    program, script = SCRIPTS[folder]
+    return [program, str(place / folder / script)]
+
+
+def copy(place: pathlib.Path, mutant: dict[str, str]) -> None:
+    """Applies a mutant to a fresh copy."""
+    folder = folder_of(mutant)
+    if folder is not None:
+        shutil.copytree(ROOT / folder, place / folder)
     else:
         files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
         for name in filter(None, files.split("\0")):
@@ -55,16 +73,15 @@ def copy(place: pathlib.Path, mutant: dict[str, str]) -> bool:
     if text.count(mutant["find"]) != 1:
         raise SystemExit(f"{mutant['name']}: its text stands {text.count(mutant['find'])} times in {mutant['file']}")
     file.write_text(text.replace(mutant["find"], mutant["replace"]))
-    return is_python
 
 
 def is_caught(mutant: dict[str, str]) -> bool:
     """Whether the named case fails on the mutant."""
-    with tempfile.TemporaryDirectory(prefix="p2pos-mutant") as folder:
-        place = pathlib.Path(folder)
-        if copy(place, mutant):
-            return all(not judge(mutant["caught_by"], agent(place, name)) for name in AGENTS[:1])
-        command = rust(place)
+    with tempfile.TemporaryDirectory(prefix="p2pos-mutant") as temporary:
+        place = pathlib.Path(temporary)
+        copy(place, mutant)
+        folder = folder_of(mutant)
+        command = rust(place) if folder is None else scripted(place, folder)
         if command is None:
             raise SystemExit(f"{mutant['name']} does not build")
         return not judge(mutant["caught_by"], command)
@@ -78,11 +95,11 @@ def main() -> int:
     mutants = tomllib.loads((pathlib.Path(__file__).parent / "mutants.toml").read_text())["mutant"]
     chosen = [one for one in mutants if (not names or one["name"] in names)]
     if is_fast:
-        chosen = [one for one in chosen if one["file"].startswith(PYTHON)]
+        chosen = [one for one in chosen if folder_of(one) is not None]
     # A case that fails without any mutant catches nothing.
-    for case in sorted({one["caught_by"] for one in chosen}):
-        if not judge(case, agent(ROOT, AGENTS[0])):
-            raise SystemExit(f"{case} fails on the SDK as it is")
+    for folder, case in sorted({(folder_of(one) or PYTHON, one["caught_by"]) for one in chosen}):
+        if not judge(case, scripted(ROOT, folder)):
+            raise SystemExit(f"{case} fails on {folder} as it is")
     survivors = 0
     for mutant in chosen:
         caught = is_caught(mutant)
