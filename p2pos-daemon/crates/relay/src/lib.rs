@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `frame` | the 17 bytes before each packet, and the four control messages that prove an address |
-//! | `mac` | [`FlowKey`] and [`Tag`] |
+//! | `mac`, `sip` | [`FlowKey`] and [`Tag`]; the tags of several frames side by side |
 //! | `end` | [`FlowEnd`]: a user's end of a flow |
 //! | [`tcp`] | the same frames on a TCP connection |
 //! | `service` | [`Service`]: the relay's side: leases, circuits, forwarding, limits |
@@ -25,6 +25,7 @@ mod mac;
 mod mode;
 mod queue;
 mod service;
+mod sip;
 mod stamp;
 pub mod tcp;
 mod window;
@@ -41,9 +42,9 @@ pub use crate::{
     mode::{RelayMode, UnknownRelayMode},
     queue::{ClassQueue, FLOW_QUEUE_PACKETS},
     service::{
-        Asker, Call, Class, Dropped, ENTROPY_BYTES, Entropy, Flow, FlowEnding, FlowUse, LEASE_TIME, Lease,
-        Limits, Notice, PeerUse, Refusal, RelaySettings, RelayStatus, Service, ServiceEvent, TOKEN_BYTES,
-        Tariff, Traffic, Verdict,
+        Ahead, Asker, Call, Class, Dropped, ENTROPY_BYTES, Entropy, Flow, FlowEnding, FlowUse, LEASE_TIME,
+        Lease, Limits, Notice, PeerUse, Refusal, RelaySettings, RelayStatus, Service, ServiceEvent,
+        TOKEN_BYTES, Tariff, Traffic, Verdict,
     },
     stamp::{CHALLENGE_BYTES, STAMP_BITS, Search, Stamp},
 };

@@ -13,6 +13,11 @@ use siphasher::sip::SipHasher13;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroize;
 
+use crate::{
+    frame::TAG_AT,
+    sip::{Message, siphash_1_3},
+};
+
 /// Bytes of a tag. 64 bits: at a million forged frames a second a right one takes 300,000 years on average. Half of it
 /// would fall in an hour; double would cost eight bytes of every packet for nothing.
 pub const TAG_BYTES: usize = 8;
@@ -48,6 +53,16 @@ impl FlowKey {
         hasher.write(head);
         hasher.write(payload);
         Tag(hasher.finish().to_le_bytes())
+    }
+
+    /// Computes the tags of frames of one length side by side, which takes two thirds of the time.
+    ///
+    /// # Panics
+    /// The payloads are of several lengths, or shorter than any frame's.
+    pub(crate) fn tags<const N: usize>(&self, frames: [(&[u8; TAG_AT], &[u8]); N]) -> [Tag; N] {
+        let messages =
+            frames.map(|([first @ .., ninth], rest)| Message { first: *first, ninth: *ninth, rest });
+        siphash_1_3(&self.0, messages).map(|tag| Tag(tag.to_le_bytes()))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use p2pos_relay::{
-    Asker, Dropped, HEAD_BYTES, Lease, Opened, Refusal, RelayMode, RelaySettings, Search, Verdict, Via,
+    Ahead, Asker, Dropped, HEAD_BYTES, Lease, Opened, Refusal, RelayMode, RelaySettings, Search, Verdict, Via,
 };
 use proptest::prelude::*;
 
@@ -269,6 +269,48 @@ fn a_greedy_user_takes_nothing_from_an_honest_one() {
     }
     let flows: Vec<_> = relay.service.flows().map(|flow| flow.forth.packets).collect();
     assert!(flows[0] == 100 && flows[1] < 10_000, "{flows:?}");
+}
+
+/// Judges a batch as the sockets' side of a relay does.
+fn judge_together(relay: &mut Relay, from: &[SocketAddr], frames: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
+    let stride = frames[0].len();
+    let mut batch = frames.concat();
+    let (mut ahead, mut judged) = (Ahead::default(), Vec::new());
+    for (at, from) in from.iter().enumerate() {
+        if ahead.is_over() {
+            ahead = relay.service.look_ahead(&batch[at * stride..], stride);
+        }
+        let frame = &mut batch[at * stride..(at + 1) * stride];
+        let verdict = relay.service.forward_next(relay.now, Via::Udp(*from), frame, &mut ahead);
+        judged.push((verdict, frame.to_vec()));
+    }
+    judged
+}
+
+proptest! {
+    #[test]
+    fn frames_that_are_looked_at_together_are_judged_as_one_by_one(kinds in prop::collection::vec(0..5_u8, 1..16)) {
+        let [mut one_by_one, mut together] = [(), ()].map(|()| Relay::new(settings(RelayMode::Community)));
+        let (ana, bo) = one_by_one.join(&stranger(1), &stranger(2));
+        together.join(&stranger(1), &stranger(2));
+        let mut frames: Vec<Vec<u8>> = Vec::new();
+        for kind in &kinds {
+            let mut frame = signed(if *kind == 1 { &bo } else { &ana }, &packet());
+            match kind {
+                2 => *frame.last_mut().unwrap() ^= 1,
+                3 => frame[9] ^= 1,
+                4 => frame = frames.last().cloned().unwrap_or(frame),
+                _ => {}
+            }
+            frames.push(frame);
+        }
+        let from: Vec<_> = kinds.iter().map(|kind| if *kind == 1 { bo.at } else { ana.at }).collect();
+        let expected: Vec<_> = frames.iter().zip(&from).map(|(frame, from)| {
+            let mut frame = frame.clone();
+            (one_by_one.service.forward(one_by_one.now, Via::Udp(*from), &mut frame), frame)
+        }).collect();
+        prop_assert_eq!(judge_together(&mut together, &from, &frames), expected);
+    }
 }
 
 proptest! {

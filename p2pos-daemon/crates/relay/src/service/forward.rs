@@ -54,6 +54,25 @@ const ANSWERS_MAX: usize = 64;
 /// What a challenge has in all: a shorter frame is not answered with one, or the relay would amplify.
 const ANSWER_FRAME_BYTES: usize = HEAD_BYTES + ANSWER_BYTES;
 
+/// Frames whose tags are computed side by side. More of them need more registers than a processor has, and get slower.
+const LANES: usize = 3;
+
+/// The tags that the next frames of a batch must bear, computed before they are looked at. Good as long as nobody touches these
+/// frames, and takes them in their order.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    expected: [Option<Expected>; LANES],
+    /// How many of the frames were taken.
+    taken: usize,
+}
+
+/// What a frame of this flow must bear.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    flow: Vni,
+    tag: Tag,
+}
+
 /// What becomes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -145,12 +164,62 @@ impl Dropped {
     ];
 }
 
+impl Ahead {
+    fn take(&mut self) -> Option<Expected> {
+        let expected = self.expected.get(self.taken).copied().flatten();
+        self.taken += 1;
+        expected
+    }
+
+    /// Whether every frame that was looked at has been taken: then it is time to look ahead again.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.taken >= LANES || self.expected[self.taken..].iter().all(Option::is_none)
+    }
+}
+
 impl Service {
     /// Judges one frame that came from `from`, and makes it ready for the other side where it lies.
     ///
     /// `from` must be what the kernel says, never a fake address of the mux: a relay does not relay for relays.
     pub fn forward(&mut self, now: Instant, from: Via, datagram: &mut [u8]) -> Verdict {
-        match self.try_forward(now, from, datagram) {
+        self.forward_next(now, from, datagram, &mut Ahead::default())
+    }
+
+    /// Looks at the first frames of a batch of datagrams of `stride` bytes each, if there are enough of one flow. They are still to be
+    /// judged one by one, with what this gives.
+    #[must_use]
+    pub fn look_ahead(&self, batch: &[u8], stride: usize) -> Ahead {
+        self.expect(batch, stride).unwrap_or_default()
+    }
+
+    fn expect(&self, batch: &[u8], stride: usize) -> Option<Ahead> {
+        let batch = batch.get(..stride.checked_mul(LANES)?)?;
+        let frames: [_; LANES] = std::array::from_fn(|lane| {
+            let datagram = &batch[lane * stride..(lane + 1) * stride];
+            frame::decode(datagram).ok().zip(datagram.first_chunk::<TAG_AT>())
+        });
+        let [Some(one), Some(two), Some(three)] = frames else { return None };
+        let frames = [one, two, three];
+        let flow = frames[0].0.vni;
+        if frames.iter().any(|(frame, _)| frame.vni != flow) {
+            return None;
+        }
+        let (seat, circuit) = self.circuits.find(flow)?;
+        let key = &circuit.side(seat.role).key;
+        let tags = key.tags(frames.map(|(frame, head)| (head, frame.payload)));
+        Some(Ahead { expected: tags.map(|tag| Some(Expected { flow, tag })), taken: 0 })
+    }
+
+    /// The same as [`Service::forward`] for the next frame of a batch that was looked at.
+    pub fn forward_next(
+        &mut self,
+        now: Instant,
+        from: Via,
+        datagram: &mut [u8],
+        ahead: &mut Ahead,
+    ) -> Verdict {
+        match self.try_forward(now, from, datagram, ahead.take()) {
             Ok(verdict) => verdict,
             Err(why) => {
                 self.dropped[why.index()] += 1;
@@ -165,12 +234,22 @@ impl Service {
         self.answers.pop_front()
     }
 
-    fn try_forward(&mut self, now: Instant, from: Via, datagram: &mut [u8]) -> Result<Verdict, Dropped> {
+    fn try_forward(
+        &mut self,
+        now: Instant,
+        from: Via,
+        datagram: &mut [u8],
+        expected: Option<Expected>,
+    ) -> Result<Verdict, Dropped> {
         let now = self.nanos(now);
         let frame = frame::decode(datagram).map_err(Dropped::Shape)?;
         let (seat, circuit) = self.circuits.find_mut(frame.vni).ok_or(Dropped::NoFlow)?;
         let sender = circuit.side_mut(seat.role);
-        if !sender.key.tag(&datagram[..TAG_AT], frame.payload).is(frame.tag) {
+        let tag = match expected {
+            Some(Expected { flow, tag }) if flow == frame.vni => tag,
+            Some(_) | None => sender.key.tag(&datagram[..TAG_AT], frame.payload),
+        };
+        if !tag.is(frame.tag) {
             return Err(Dropped::Tag);
         }
         // Its count stays unused: whoever forwards may hold the frame until the other side has proven where it is.

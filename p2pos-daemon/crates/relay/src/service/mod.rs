@@ -44,7 +44,7 @@ pub use self::{
         Asker, Call, Class, ENTROPY_BYTES, Entropy, Flow, FlowEnding, Lease, Limits, Notice, Refusal,
         ServiceEvent, TOKEN_BYTES,
     },
-    forward::{Dropped, Verdict},
+    forward::{Ahead, Dropped, Verdict},
     settings::{LEASE_TIME, RelaySettings, Tariff},
     status::{FlowUse, PeerUse, RelayStatus, Traffic},
 };

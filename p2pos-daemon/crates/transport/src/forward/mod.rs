@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use p2pos_relay::{Class, ClassQueue, Dropped, FIRST_BYTE, Service, Verdict, Via, Vni};
+use p2pos_relay::{Ahead, Class, ClassQueue, Dropped, FIRST_BYTE, Service, Verdict, Via, Vni};
 
 use self::early::Early;
 use crate::mux::tcp::Queue;
@@ -121,18 +121,23 @@ impl Forwarder {
     ) -> (usize, Backlog) {
         let state = &mut *self.lock();
         let (mut left, mut start, mut run, mut is_control) = (0, 0, None::<Run>, false);
+        let mut ahead = Ahead::default();
         while start < buffer.len() {
+            if ahead.is_over() {
+                ahead = state.service.look_ahead(&buffer[start..], stride);
+            }
             let range = start..buffer.len().min(start + stride.max(1));
             start = range.end;
             let datagram = &mut buffer[range.clone()];
             if datagram.first() != Some(&FIRST_BYTE) || is_ours(datagram) {
                 // It moves to the front, where a run may lie.
+                ahead = Ahead::default();
                 state.send(outlet, run.take(), buffer, stride);
                 buffer.copy_within(range.clone(), left);
                 left += range.len();
                 continue;
             }
-            let next = match state.service.forward(now, Via::Udp(from), datagram) {
+            let next = match state.service.forward_next(now, Via::Udp(from), datagram, &mut ahead) {
                 Verdict::Forward { to, flow, class } => Some(Run { range, to, flow, class }),
                 Verdict::Consumed => {
                     is_control = true;
