@@ -43,6 +43,8 @@ pub(crate) struct Relay {
     pub(crate) uses: Vec<RelayAt>,
     pub(crate) total_mbit: u32,
     pub(crate) contact_mbit: u32,
+    /// Circuits with a contact in them.
+    pub(crate) flows: u32,
     /// 0 is no limit.
     pub(crate) month_gib: u32,
     pub(crate) tcp_ports: Vec<u16>,
@@ -61,7 +63,7 @@ impl Relay {
         let (flow, source) = (rate(self.contact_mbit), rate(self.contact_mbit));
         let settings = RelaySettings {
             mode: self.mode,
-            contacts: Tariff { flow, source, ..Tariff::contacts() },
+            contacts: Tariff { flow, source, flows_max: self.flows, ..Tariff::contacts() },
             total: rate(self.total_mbit),
             month_bytes_max,
             ..RelaySettings::default()
@@ -190,6 +192,7 @@ impl Loaded {
             uses: relays.map(|at| at.parse().expect("the table checked that these are relays")).collect(),
             total_mbit: number("relay.total_mbit"),
             contact_mbit: number("relay.contact_mbit"),
+            flows: number("relay.flows"),
             month_gib: number("relay.month_gib"),
             tcp_ports: ports.map(|port| port.parse().expect("the table checked the ports")).collect(),
         }
@@ -245,6 +248,7 @@ mod tests {
                 uses: Vec::new(),
                 total_mbit: 20,
                 contact_mbit: 2,
+                flows: 128,
                 month_gib: 0,
                 tcp_ports: vec![443, 0],
             },

@@ -54,6 +54,12 @@ pub(crate) const KEYS: &[Key] = &[
         help: "what each of your contacts gets of it, in Mbit/s",
     },
     Key {
+        name: "relay.flows",
+        kind: Kind::Number { min: 1, max: 100_000 },
+        default: "128",
+        help: "how many pairs with a contact of yours in them may be relayed at a time; each takes about 2 kB",
+    },
+    Key {
         name: "relay.month_gib",
         kind: Kind::Number { min: 0, max: 1_000_000 },
         default: "0",
