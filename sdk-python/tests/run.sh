@@ -31,6 +31,6 @@ tests test
 environment lint
 tests lint
 .venv/lint/bin/python tests/generate_pb.py --check
-.venv/lint/bin/ruff check . ../plugins/chat
-.venv/lint/bin/ruff format --check . ../plugins/chat
+.venv/lint/bin/ruff check . ../plugins/chat ../tools/bench/plugins
+.venv/lint/bin/ruff format --check . ../plugins/chat ../tools/bench/plugins
 .venv/lint/bin/mypy

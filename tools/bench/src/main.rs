@@ -7,12 +7,15 @@ mod crowd;
 mod far;
 mod place;
 mod processes;
+mod relaying;
 mod report;
+mod sdks;
 mod systems;
 mod work;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -43,13 +46,20 @@ enum Command {
     /// Runs every system in turn and reports medians and ratios.
     Run(report::Options),
     /// (internal) Serves one system until killed; prints `READY TARGET`.
-    Serve { system: String },
+    Serve {
+        system: String,
+        /// Through this relay, and by no other way.
+        #[arg(long)]
+        relay: Option<String>,
+    },
     /// (internal) Carries connections to NEXT; prints `READY ADDRESS`.
     Proxy { next: String },
     /// (internal) The serving plugin: launched by a daemon.
     Plugin,
     /// (internal) Connects many peers to a serving end; prints `READY` and keeps them connected until killed.
     Crowd { system: String, target: String },
+    #[command(flatten)]
+    Relaying(Relaying),
     /// (internal) Drives one job against a serving end; prints one JSON line.
     Drive {
         system: String,
@@ -64,12 +74,74 @@ enum Command {
     },
 }
 
+/// The ends and the forwarders of the relay jobs. All of them print `READY TARGET` and go on until they are killed.
+#[derive(Subcommand)]
+enum Relaying {
+    /// (internal) A user of a p2pOS relay who holds a lease.
+    RelayCallee { target: String },
+    /// (internal) A user of a p2pOS relay who floods the callee.
+    RelayFlood { target: String, callee: String, packet_bytes: usize },
+    /// (internal) Many users of a p2pOS relay, and their circuits.
+    RelayCrowd {
+        target: String,
+        #[arg(long)]
+        only_links: bool,
+    },
+    /// (internal) iroh's relay.
+    RelayIroh {
+        #[arg(long)]
+        counts: Option<PathBuf>,
+        #[arg(long, default_value_t = 1)]
+        segment: u64,
+    },
+    /// (internal) A client of iroh's relay that reads.
+    RelayIrohReceive { relay: String },
+    /// (internal) A client of iroh's relay that floods the other.
+    RelayIrohFlood { relay: String, to: String, packet_bytes: usize },
+    /// (internal) A UDP socket that nobody reads.
+    UdpSink,
+    /// (internal) A forwarder of UDP datagrams that does nothing else.
+    UdpForward {
+        to: String,
+        #[arg(long)]
+        counts: PathBuf,
+    },
+    /// (internal) Floods an address with UDP datagrams.
+    UdpFlood { to: String, packet_bytes: usize },
+}
+
+impl Relaying {
+    async fn run(self, ip: IpAddr) -> Result<()> {
+        use relaying::{iroh, udp, user};
+        match self {
+            Self::RelayCallee { target } => user::callee(ip, &target, ready).await,
+            Self::RelayFlood { target, callee, packet_bytes } => {
+                user::flood(ip, &target, &callee, packet_bytes, ready).await
+            }
+            Self::RelayCrowd { target, only_links } => {
+                let _users = user::crowd(ip, &target, only_links).await?;
+                ready("crowd");
+                std::future::pending().await
+            }
+            Self::RelayIroh { counts, segment } => iroh::serve(ip, counts, segment, ready).await,
+            Self::RelayIrohReceive { relay } => iroh::receive(&relay, ready).await,
+            Self::RelayIrohFlood { relay, to, packet_bytes } => {
+                iroh::flood(&relay, &to, packet_bytes, ready).await
+            }
+            Self::UdpSink => udp::sink(ip, ready),
+            Self::UdpForward { to, counts } => udp::forward(ip, &to, &counts, ready),
+            Self::UdpFlood { to, packet_bytes } => udp::flood(ip, &to, packet_bytes, ready),
+        }
+    }
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match arguments.command {
         Command::Run(options) => report::run(&options),
-        Command::Serve { system } => runtime.block_on(serve(&system, arguments.ip)),
+        Command::Serve { system, relay } => runtime.block_on(serve(&system, arguments.ip, relay)),
+        Command::Relaying(relaying) => runtime.block_on(relaying.run(arguments.ip)),
         Command::Proxy { next } => runtime.block_on(async {
             ready(&socket::proxy(next).await?);
             std::future::pending().await
@@ -88,12 +160,13 @@ fn main() -> Result<()> {
     }
 }
 
-async fn serve(system: &str, ip: IpAddr) -> Result<()> {
-    let target = match system {
-        "iroh" => Iroh::at(ip).serve().await?,
-        "libp2p" => Libp2p::default().serve().await?,
-        "tcp" => socket::Tcp { ip }.serve().await?,
-        other => bail!("no system {other} to serve"),
+async fn serve(system: &str, ip: IpAddr, relay: Option<String>) -> Result<()> {
+    let target = match (system, relay) {
+        ("iroh", Some(relay)) => Iroh::through(ip, relay.parse()?).serve().await?,
+        ("iroh", None) => Iroh::at(ip).serve().await?,
+        ("libp2p", None) => Libp2p::default().serve().await?,
+        ("tcp", None) => socket::Tcp { ip }.serve().await?,
+        (other, _) => bail!("no system {other} to serve"),
     };
     ready(&target);
     std::future::pending().await

@@ -97,6 +97,15 @@ pub fn resident_kib(pid: u32) -> Result<f64> {
     status_field(pid, "VmRSS:")
 }
 
+/// Processor time that a process has used, seconds: its own and the kernel's for it. Resolution 10 ms.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is the name, in brackets, and may hold anything.
+    let (_, fields) = stat.rsplit_once(") ").context("no name in /proc/PID/stat")?;
+    let ticks: Vec<f64> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// How often each thread of a process was put to sleep and woken since its start.
 pub struct Wakeups(BTreeMap<OsString, f64>);
 

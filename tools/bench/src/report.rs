@@ -10,6 +10,7 @@ use crate::{
     crowd, far,
     place::Place,
     processes::{self, Serving},
+    relaying, sdks,
     systems::p2pos::Pair,
     work::Measured,
 };
@@ -33,6 +34,8 @@ pub struct Options {
     pub p2pos: PathBuf,
 }
 
+/// Those of them that the design has budgets for.
+const OURS: [&str; 2] = ["p2pos", "p2pos-detached"];
 const SYSTEMS: [&str; 6] = ["p2pos", "p2pos-detached", "iroh", "libp2p", "tcp", "chain"];
 
 /// Name, amount (seconds for bulk, else a count), what a larger figure means, unit.
@@ -66,12 +69,12 @@ const IDLE_WATCH: Duration = Duration::from_secs(10);
 const IDLE_SETTLE: Duration = Duration::from_secs(2);
 
 /// A line of the design's budget table.
-struct Budget {
-    job: &'static str,
+pub struct Budget {
+    pub job: &'static str,
     /// Compared with this system, or with nothing: then the limit is absolute.
-    beside: Option<&'static str>,
-    limit: f64,
-    more_is_better: bool,
+    pub beside: Option<&'static str>,
+    pub limit: f64,
+    pub more_is_better: bool,
 }
 
 const BUDGETS: [Budget; 16] = [
@@ -122,6 +125,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
         crowd::run(options, &mut samples)?;
         far::run(options, &mut samples, round)?;
+        relaying::run(options, &mut samples, round);
+        sdks::run(options, &mut samples, round);
         if wanted(&options.only, "idle") {
             eprint!("\rround {} of {}: idle                    ", round + 1, options.rounds);
             idle(options, &mut samples)?;
@@ -237,15 +242,15 @@ fn print(options: &Options, samples: &Samples) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }
-    println!("{:<22}{:<17}{:>14}{:>14}{:>14}  unit", "job", "system", "median", "min", "max");
+    println!("{:<26}{:<21}{:>14}{:>14}{:>14}  unit", "job", "system", "median", "min", "max");
     for m in &medians {
-        println!("{:<22}{:<17}{:>14.2}{:>14.2}{:>14.2}  {}", m.job, m.system, m.median, m.min, m.max, m.unit);
+        println!("{:<26}{:<21}{:>14.2}{:>14.2}{:>14.2}  {}", m.job, m.system, m.median, m.min, m.max, m.unit);
     }
-    println!("\n{:<22}{:<17}{:<12}{:>14}{:>14}", "budget", "system", "beside", "measured", "limit");
+    println!("\n{:<26}{:<21}{:<15}{:>14}{:>14}", "budget", "system", "beside", "measured", "limit");
     for v in &budgets {
         let word = if v.is_met { "met" } else { "MISSED" };
         let beside = v.beside.unwrap_or("-");
-        println!("{:<22}{:<17}{:<12}{:>14.2}{:>14.2}  {word}", v.job, v.system, beside, v.measured, v.limit);
+        println!("{:<26}{:<21}{:<15}{:>14.2}{:>14.2}  {word}", v.job, v.system, beside, v.measured, v.limit);
     }
     Ok(())
 }
@@ -260,6 +265,8 @@ fn summarise(job: &str, system: &str, values: &[f64]) -> Median {
         .chain(IDLE_JOBS)
         .chain(far::UNITS)
         .chain(crowd::UNITS)
+        .chain(relaying::UNITS)
+        .chain(sdks::UNITS)
         .find(|(name, _)| *name == base);
     Median {
         job: job.to_owned(),
@@ -277,8 +284,16 @@ fn verdicts(medians: &[Median]) -> Vec<Verdict> {
         medians.iter().find(|m| m.job == job && m.system == system).map(|m| m.median)
     };
     let mut verdicts = Vec::new();
-    for budget in &BUDGETS {
-        for system in ["p2pos", "p2pos-detached"] {
+    let all: [(&[Budget], &[&str]); 4] = [
+        (&BUDGETS, &OURS),
+        (&relaying::BUDGETS, &OURS),
+        (&sdks::BUDGETS, &sdks::SYSTEMS),
+        (&sdks::PYTHON_BUDGETS, &sdks::PYTHON_DETACHED),
+    ];
+    for (budget, systems) in
+        all.iter().flat_map(|(budgets, systems)| budgets.iter().map(move |budget| (budget, systems)))
+    {
+        for &system in *systems {
             let Some(ours) = of(budget.job, system) else { continue };
             let base = match budget.beside {
                 None => 1.0,

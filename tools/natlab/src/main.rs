@@ -68,8 +68,8 @@ async fn run(what: What) -> Result<ExitCode> {
         What::Prove(arguments) => cli::prove::run(arguments).await,
         What::Matrix(arguments) => cli::matrix::run(arguments).await,
         What::Scenario(arguments) => cli::scenario::run(arguments).await,
-        What::Guess(arguments) => Box::pin(cli::guess::run(arguments)).await,
-        What::Keepalive(arguments) => cli::keepalive::run(arguments).await,
+        What::Guess(arguments) => cli::guess::run(arguments).await,
+        What::Keepalive(arguments) => Box::pin(cli::keepalive::run(arguments)).await,
         What::Check => cli::check(),
         What::Stand(arguments) => cli::stand::run(&arguments).await,
         What::Wire(arguments) => {

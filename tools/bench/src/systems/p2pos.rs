@@ -3,7 +3,7 @@
 //! The driving side runs under `p2pos plugins run`, the serving side is launched by its daemon; both speak through the Rust SDK.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -24,8 +24,10 @@ use tokio::{
 };
 
 use crate::{
-    place::Place,
+    place::{Between, Place},
     processes::{self, Serving},
+    relaying::Forwarded,
+    sdks::Plugin,
     work::{Link, Measured, Receiver, Sender, System, serve_stream},
 };
 
@@ -46,12 +48,22 @@ pub struct Pair {
     b_address: String,
 }
 
-/// One daemon with nothing to do.
+/// One daemon that nobody's plugin uses: idle, or relaying for others.
 pub struct Alone {
     binary: PathBuf,
     directory: tempfile::TempDir,
     daemon: Serving,
 }
+
+/// Settings under which nobody waits for a relay's rates.
+const RELAY_SETTINGS: [(&str, &str); 4] = [
+    ("P2POS_RELAY_MODE", "community"),
+    ("P2POS_RELAY_TOTAL_MBIT", "100000"),
+    ("P2POS_RELAY_CONTACT_MBIT", "100000"),
+    ("P2POS_NETWORK_PORT_MAPPING", "off"),
+];
+/// Until the serving daemon can be called at its relay.
+const CALLABLE_MAX: Duration = Duration::from_secs(10);
 
 impl Pair {
     /// Both on loopback.
@@ -62,10 +74,27 @@ impl Pair {
     /// Each at its place.
     pub fn start_at(binary: &Path, a_place: &Place, b_place: &Place) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let (a_dir, b_dir) = (directory.path().join("a"), directory.path().join("b"));
-        plugin_directory(&b_dir.join("plugins").join("bench"))?;
+        plugin_directory(&directory.path().join("b/plugins/bench"))?;
         plugin_directory(&directory.path().join("bench"))?;
-        let (a, b) = (up(binary, &a_dir, a_place)?, up(binary, &b_dir, b_place)?);
+        Self::start_in(directory, binary, a_place, b_place)
+    }
+
+    /// Both on loopback, with somebody else's plugin.
+    pub fn start_plugin(binary: &Path, plugin: &Plugin) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        plugin_directory_for(&directory.path().join("b/plugins/bench"), &plugin.serve)?;
+        plugin_directory_for(&directory.path().join("bench"), &plugin.serve)?;
+        Self::start_in(directory, binary, &Place::here(), &Place::here())
+    }
+
+    fn start_in(
+        directory: tempfile::TempDir,
+        binary: &Path,
+        a_place: &Place,
+        b_place: &Place,
+    ) -> Result<Self> {
+        let (a_dir, b_dir) = (directory.path().join("a"), directory.path().join("b"));
+        let (a, b) = (up(binary, &a_dir, a_place, &[])?, up(binary, &b_dir, b_place, &[])?);
         let (a_id, b_id) = (identity(binary, &a_dir)?, identity(binary, &b_dir)?);
         let far = SocketAddr::new(b_place.ip, b_id.port).to_string();
         add_contact(binary, &a_dir, &b_id.peer, &far)?;
@@ -75,25 +104,59 @@ impl Pair {
         Ok(Self { directory, binary: binary.to_owned(), a, b, b_peer: b_id.peer, b_address: far })
     }
 
-    pub fn start_alone(binary: &Path) -> Result<Alone> {
+    /// One at each end, and in the middle the relay through which alone they reach each other.
+    pub fn start_through(binary: &Path, between: &Between) -> Result<(Self, Alone)> {
         let directory = tempfile::tempdir()?;
-        let daemon = up(binary, directory.path(), &Place::here())?;
-        Ok(Alone { binary: binary.to_owned(), directory, daemon })
+        let (a_dir, b_dir) = (directory.path().join("a"), directory.path().join("b"));
+        plugin_directory(&b_dir.join("plugins").join("bench"))?;
+        plugin_directory(&directory.path().join("bench"))?;
+        let (a_peer, b_peer) = (peer_id(binary, &a_dir)?, peer_id(binary, &b_dir)?);
+        let relay = Alone::relay(binary, &between.middle, &[])?;
+        relay.add_contact(&a_peer, "a")?;
+        relay.add_contact(&b_peer, "b")?;
+        let uses = relay.target_at(between.middle.ip)?.replace(',', "@");
+        let a = up(binary, &a_dir, &between.a, &[])?;
+        let b = up(binary, &b_dir, &between.b, &[("P2POS_RELAY_USE", uses.as_str())])?;
+        run(binary, &b_dir, &["contacts", "add", &a_peer, "a"])?;
+        run(binary, &b_dir, &["plugins", "enable", "bench", "--yes"])?;
+        run(binary, &b_dir, &["plugins", "start", "bench"])?;
+        let address = callable_at(binary, &b_dir)?;
+        run(binary, &a_dir, &["contacts", "add", &b_peer, "b", "--addr", &address])?;
+        Ok((Self { directory, binary: binary.to_owned(), a, b, b_peer, b_address: address }, relay))
+    }
+
+    pub fn start_alone(binary: &Path) -> Result<Alone> {
+        Alone::start(binary, &Place::here(), &[])
     }
 
     /// Drives one job as a plugin on `a`.
     pub fn drive(&self, system: &str, order: &[&str]) -> Result<Measured> {
-        let data = self.directory.path().join("a");
+        let mut command = self.plugin_command();
         let target = serde_json::to_string(&Target {
             peer: self.b_peer.clone(),
             address: self.b_address.clone(),
             binary: std::fs::canonicalize(&self.binary)?,
-            data: data.clone(),
+            data: self.directory.path().join("a"),
         })?;
-        let mut command = Command::new(&self.binary);
-        command.arg("--data-dir").arg(data);
-        command.args(["plugins", "run"]).arg(self.directory.path().join("bench")).arg("--");
         command.arg(std::env::current_exe()?).args(["drive", system, &target]).args(order);
+        Self::measure(command)
+    }
+
+    /// The same with somebody else's plugin.
+    pub fn drive_plugin(&self, plugin: &Plugin, order: &[&str]) -> Result<Measured> {
+        let mut command = self.plugin_command();
+        command.args(&plugin.drive).arg(&self.b_peer).args(order);
+        Self::measure(command)
+    }
+
+    fn plugin_command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--data-dir").arg(self.directory.path().join("a"));
+        command.args(["plugins", "run"]).arg(self.directory.path().join("bench")).arg("--");
+        command
+    }
+
+    fn measure(command: Command) -> Result<Measured> {
         let out = processes::output(command)?;
         let line =
             out.lines().rfind(|line| line.starts_with('{')).context("the driver printed no figures")?;
@@ -113,10 +176,40 @@ impl Pair {
 }
 
 impl Alone {
-    /// The daemon's PeerId and address.
+    fn start(binary: &Path, place: &Place, settings: &[(&str, &str)]) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let daemon = up(binary, directory.path(), place, settings)?;
+        Ok(Self { binary: binary.to_owned(), directory, daemon })
+    }
+
+    /// One that relays, for contacts as fast as it can.
+    pub fn relay(binary: &Path, place: &Place, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start(binary, place, &[&RELAY_SETTINGS[..], settings].concat())
+    }
+
+    /// The daemon's PeerId and its address on loopback.
     pub fn target(&self) -> Result<String> {
+        self.target_at(Place::here().ip)
+    }
+
+    /// The daemon's PeerId and its address under one of its machine's.
+    pub fn target_at(&self, ip: IpAddr) -> Result<String> {
         let Identity { peer, port } = identity(&self.binary, self.directory.path())?;
-        Ok(format!("{peer},127.0.0.1:{port}"))
+        Ok(format!("{peer},{}", SocketAddr::new(ip, port)))
+    }
+
+    /// What it has forwarded so far.
+    pub fn forwarded(&self) -> Result<Forwarded> {
+        let status = relay_status(&self.binary, self.directory.path())?;
+        let number =
+            |key: &str| status[key].as_u64().with_context(|| format!("no {key} in the relay's status"));
+        Ok(Forwarded { bytes: number("forwarded_bytes")?, packets: number("forwarded_packets")? })
+    }
+
+    /// How many circuits stand.
+    pub fn circuits(&self) -> Result<u64> {
+        let status = relay_status(&self.binary, self.directory.path())?;
+        status["flows"].as_u64().context("no flows in the relay's status")
     }
 
     pub fn add_contact(&self, peer: &str, petname: &str) -> Result<()> {
@@ -144,25 +237,52 @@ struct Identity {
 }
 
 fn plugin_directory(path: &Path) -> Result<()> {
+    let program = std::env::current_exe()?.into_os_string().into_string();
+    let program = program.ok().context("this program's path is not UTF-8")?;
+    plugin_directory_for(path, &[program, "plugin".to_owned()])
+}
+
+fn plugin_directory_for(path: &Path, exec: &[String]) -> Result<()> {
     std::fs::create_dir_all(path)?;
-    let program = std::env::current_exe()?;
     let manifest = format!(
-        "manifest = 1\nid = \"bench\"\nname = \"Bench\"\nversion = \"1.0.0\"\n[run]\nexec = [{program:?}, \"plugin\"]\n\
+        "manifest = 1\nid = \"bench\"\nname = \"Bench\"\nversion = \"1.0.0\"\n[run]\nexec = {exec:?}\n\
          [permissions]\nnet.open = [{PROTOCOL:?}, {DETACHED:?}]\nnet.accept = [{PROTOCOL:?}, {DETACHED:?}]\n"
     );
     Ok(std::fs::write(path.join("plugin.toml"), manifest)?)
 }
 
-fn up(binary: &Path, data: &Path, place: &Place) -> Result<Serving> {
+fn up(binary: &Path, data: &Path, place: &Place, settings: &[(&str, &str)]) -> Result<Serving> {
     let mut command = place.command(binary);
-    command.arg("--data-dir").arg(data).arg("up");
+    command.envs(settings.iter().copied()).arg("--data-dir").arg(data).arg("up");
     Serving::start_daemon(command)
 }
 
-fn identity(binary: &Path, data: &Path) -> Result<Identity> {
+/// The address under which others reach a daemon through its relay, once there is one.
+fn callable_at(binary: &Path, data: &Path) -> Result<String> {
+    let start = Instant::now();
+    while start.elapsed() < CALLABLE_MAX {
+        let status = relay_status(binary, data)?;
+        if let Some(address) = status["callable_at"][0]["address"].as_str() {
+            return Ok(address.to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("the serving daemon got no lease from its relay within {} s", CALLABLE_MAX.as_secs())
+}
+
+fn relay_status(binary: &Path, data: &Path) -> Result<serde_json::Value> {
+    Ok(serde_json::from_str(&run(binary, data, &["relay", "status", "--json"])?)?)
+}
+
+/// Who lives in a data directory; works before the daemon is started.
+fn peer_id(binary: &Path, data: &Path) -> Result<String> {
     let id: serde_json::Value = serde_json::from_str(&run(binary, data, &["id", "--json"])?)?;
+    Ok(id["peer_id"].as_str().context("no peer_id in `id --json`")?.to_owned())
+}
+
+fn identity(binary: &Path, data: &Path) -> Result<Identity> {
+    let peer = peer_id(binary, data)?;
     let status: serde_json::Value = serde_json::from_str(&run(binary, data, &["status", "--json"])?)?;
-    let peer = id["peer_id"].as_str().context("no peer_id in `id --json`")?.to_owned();
     let port = status["udp_port"].as_u64().context("no udp_port in `status --json`")?;
     Ok(Identity { peer, port: u16::try_from(port)? })
 }

@@ -50,8 +50,8 @@ fn tests(name: &str, requirements: &str) -> Result<()> {
 fn types_and_style() -> Result<()> {
     let tool =
         |arguments: &[&str]| with("venv-oldest", OLDEST)?.args(["-m"]).args(arguments).folder(sdk()).run();
-    tool(&["ruff", "check", ".", "../plugins/chat"])?;
-    tool(&["ruff", "format", "--check", ".", "../plugins/chat"])?;
+    tool(&["ruff", "check", ".", "../plugins/chat", "../tools/bench/plugins"])?;
+    tool(&["ruff", "format", "--check", ".", "../plugins/chat", "../tools/bench/plugins"])?;
     tool(&["mypy"])
 }
 
