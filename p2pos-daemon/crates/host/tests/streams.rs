@@ -12,8 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use common::{LONG, TestHost, mark, name, peer, processes_with, until};
 use p2pos_host::{
-    Accepted, Code, End, Ended, GivenUp, Kind, Offer, OpenFailure, OpenedInfo, PathKind, PluginEnd, PluginReader,
-    PluginStream, PluginWriter, State,
+    Accepted, Code, End, Ended, GivenUp, Kind, Offer, OpenFailure, OpenedInfo, PathKind, PluginEnd,
+    PluginReader, PluginStream, PluginWriter, State,
 };
 use p2pos_plugin_protocol::{
     client::OpenRequest,

@@ -14,7 +14,7 @@ use p2pos_identity::PeerId;
 use p2pos_relay::{
     LEASE_TIME, Refusal, RelayMode,
     circuit::{CircuitEvent, CircuitKeeper, PLACE_RETRY},
-    lease::{LeaseEvent, LeaseKeeper, RELAYS_KNOWN_MAX},
+    lease::{CHECK_AFTER, CHECK_DEADLINE, LeaseEvent, LeaseKeeper, RELAYS_KNOWN_MAX},
 };
 
 use support::{Relay, peer, settings};
@@ -168,11 +168,11 @@ fn a_relay_that_cannot_be_connected_at_once_is_tried_again_before_it_is_unpublis
 }
 
 #[test]
-fn a_network_change_finds_a_dead_relay_in_a_second_and_a_half_and_takes_another() {
+fn a_network_change_finds_a_dead_relay_in_little_more_than_a_second_and_takes_another() {
     let mut user = User::new(&[(1, "8.8.1.1", 10), (2, "9.9.1.1", 20), (3, "7.7.1.1", 30)]);
     user.down.push(peer(1));
     user.keeper.handle_network_changed(user.now);
-    user.pass(Duration::from_millis(1499));
+    user.pass(CHECK_AFTER + CHECK_DEADLINE - MS);
     assert_eq!(user.count(&LeaseEvent::Check(peer(1))), 1);
     assert_eq!(user.count(&LeaseEvent::Connect(peer(1))), 1);
     user.pass(MS);
