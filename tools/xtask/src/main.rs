@@ -1,6 +1,6 @@
 //! The chores of the project, all in Rust, because Rust is the one tool that everybody who builds this surely has.
 //!
-//! One file per chore: [`ci`], [`mod@test`], [`tidy`], [`gen_code`], [`mod@bench`], [`lab`], [`fuzz`], [`release`]. [`steps`] runs them one after the other and
+//! One file per chore: [`ci`], [`mod@test`], [`tidy`], [`gen_code`], [`mod@bench`], [`lab`], [`fuzz`], [`release`], [`mutants`]. [`steps`] runs them one after the other and
 //! keeps the score; [`command`] starts other programs; [`repo`] knows where the checkout is and which files are ours.
 //! Knows nothing of what p2pOS does.
 
@@ -11,6 +11,7 @@ mod deny;
 mod fuzz;
 mod gen_code;
 mod lab;
+mod mutants;
 mod release;
 mod repo;
 mod say;
@@ -57,6 +58,18 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Breaks our code on purpose, a little at a time, and sees that something notices. Takes hours, or as long as it may.
+    Mutants {
+        /// Begin no more after so many minutes.
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+        /// The part of the crate's mutants to begin with.
+        #[arg(long, default_value_t = 0)]
+        from: u32,
+        /// Only one kind: rules, or crate.
+        #[arg(value_name = "KIND")]
+        only: Option<String>,
+    },
     /// Keeps the plugin protocol as it is now, with all that others build upon, in plugin-protocol/releases/NAME.
     ReleaseProtocol {
         /// The protocol's version, with a second number for a later state of it: 1, 1.1.
@@ -92,6 +105,7 @@ fn main() -> Result<ExitCode> {
         Chore::Test { only } => test::run(only.as_deref())?,
         Chore::Tidy { bless } => tidy::run(bless)?,
         Chore::Gen { check } => gen_code::run(check)?,
+        Chore::Mutants { minutes, from, only } => mutants::run(&mutants::Asked { only, minutes, from })?,
         Chore::ReleaseProtocol { name } => release::run(&name)?,
         Chore::Bench { arguments } => bench::run(&arguments)?,
         Chore::Lab { arguments } => lab::run(&arguments)?,
