@@ -124,7 +124,13 @@ fn end(launcher: &mut Child) {
     drop(launcher.wait());
 }
 
-/// The borrowed process: tells what the daemon told it, and waits to be let go.
+/// What a plugin may print without harm to anybody: a NUL, no UTF-8, a control sequence for terminals.
+const GARBAGE: &[u8] = b"\0\xff\xfe\x1b[2J\r";
+/// Bytes of a line without end behind it: more than a daemon keeps of a line.
+const ENDLESS_LINE_BYTES: usize = 100_000;
+
+/// The borrowed process: tells what the daemon told it, and waits to be let go. It prints garbage, as bad plugins do: every case shows
+/// that its daemon puts up with it.
 ///
 /// # Errors
 /// If it was not started as a plugin, or nobody waits for it.
@@ -132,6 +138,10 @@ pub fn lend(path: &Path) -> Result<ExitCode> {
     let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let mut line = UnixStream::connect(path).context("find the kit")?;
     writeln!(line, "{}\n{}", variable("P2POS_ENDPOINT")?, variable("P2POS_TOKEN")?)?;
+    let mut out = std::io::stdout();
+    out.write_all(GARBAGE)
+        .and_then(|()| out.write_all(&[b'x'; ENDLESS_LINE_BYTES]))
+        .and_then(|()| out.flush())?;
     // Until the kit hangs up.
     line.read_to_end(&mut Vec::new())?;
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use p2pos_conformance::case::{self, Case};
+use p2pos_conformance::case::{self, Case, Judged};
 use p2pos_conformance::porting;
 use p2pos_plugin_protocol::streams::table::{ENDS, STATES};
 
@@ -18,6 +18,31 @@ const NOT_FOR_CASES: &[(&str, &str)] = &[
 /// Ends that need more than one daemon under the kit's hand; p2pos-daemon/tests/daemons shows them with real ones.
 const ENDS_ELSEWHERE: &[(&str, &str)] =
     &[("the other daemon dies", "kills.rs: a real daemon is killed, and its peer waits for its silence")];
+
+/// What hostile or broken programs do, and the cases that do it to plugins and to daemons. Nothing stands where one side alone can be wronged.
+const HOSTILE: &[(&str, &[&str], &[&str])] = &[
+    ("leaves before the handshake", &["daemon-gone"], &["d-hello-in-time"]),
+    ("another version", &["refused-at-the-door"], &["d-versions"]),
+    ("says Hello and falls silent", &["daemon-gone"], &["d-not-answered"]),
+    ("garbage on stdout", &[], &["d-garbage-on-stdout"]),
+    ("one byte at a time", &["one-byte-at-a-time"], &["d-bytewise"]),
+    ("frames in one piece", &["frames-in-one-piece"], &["d-pipelined"]),
+    ("length 0", &["hostile-length-0"], &["d-length-0"]),
+    ("a length beyond the limit", &["hostile-length-too-large"], &["d-length-too-large"]),
+    ("an unknown body", &["unknown-notice", "unknown-request"], &["d-unknown"]),
+    ("no protobuf", &["hostile-gibberish", "hostile-wire-type"], &["d-gibberish"]),
+    ("Data after fin", &["hostile-data-after-fin"], &["d-data-after-fin"]),
+    ("more credit than fits", &["hostile-credit-overflow"], &["d-credit-overflow"]),
+    ("more bytes than credit", &["hostile-credit"], &["d-credit-exceeded"]),
+    ("resets that cross", &["resets-that-cross"], &["d-crossed"]),
+    ("a token used twice", &[], &["d-token-twice"]),
+    ("a second handshake", &["hostile-second-welcome"], &["d-second-hello"]),
+    ("HTTP", &[], &["d-stranger-http"]),
+    ("TLS", &[], &["d-stranger-tls"]),
+    ("reads nothing", &["slow-reader"], &["d-stalled-reader"]),
+    ("killed in the middle of a call", &["daemon-gone"], &["d-plugin-gone"]),
+    ("ten thousand streams", &["ten-thousand-streams"], &["d-ten-thousand-streams"]),
+];
 
 fn cases() -> Vec<Case> {
     case::all().unwrap()
@@ -89,4 +114,17 @@ fn every_vector_reads_and_writes_as_it_stands() {
     let bad: Vec<_> =
         ran.iter().filter(|(_, outcome)| !outcome.is_good()).map(|(_, outcome)| outcome).collect();
     assert!(bad.is_empty(), "{bad:#?}");
+}
+
+#[test]
+fn every_hostile_deed_is_done_to_whom_it_can_wrong() {
+    let cases = cases();
+    for (deed, plugins, daemons) in HOSTILE {
+        assert!(!plugins.is_empty() || !daemons.is_empty(), "{deed} is done to nobody");
+        for (id, judged) in
+            plugins.iter().map(|id| (id, Judged::Plugin)).chain(daemons.iter().map(|id| (id, Judged::Daemon)))
+        {
+            assert!(cases.iter().any(|case| case.id == *id && case.judges == judged), "{deed}: no case {id}");
+        }
+    }
 }
