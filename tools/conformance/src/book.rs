@@ -198,9 +198,13 @@ impl Book {
         }
     }
 
-    /// A frame that the kit sent as mere bytes asked with this rid.
-    pub fn may_be_answered(&mut self, rid: u64) {
-        self.asked_by_us.insert(rid);
+    /// A frame that the kit sent as mere bytes may be answered: with its rid, and about the stream that it would open.
+    pub fn may_be_answered(&mut self, frame: &Frame) {
+        self.asked_by_us.insert(frame.rid);
+        let id = frame.fields.number("stream");
+        if frame.name == "open" && !self.entries.contains_key(&id) {
+            self.enter(id, sort_of(frame));
+        }
     }
 
     fn entry(&mut self, id: u64, change: impl FnOnce(&mut Entry)) {

@@ -18,6 +18,7 @@ pub mod agent;
 pub mod book;
 pub mod case;
 pub mod codec;
+pub mod hostile;
 pub mod lend;
 pub mod notation;
 pub mod pattern;

@@ -15,7 +15,7 @@ use p2pos_conformance::case::{self, Case, Judged, Level};
 use p2pos_conformance::lend::{self, Daemons};
 use p2pos_conformance::report::{self, Format, Report};
 use p2pos_conformance::verdict::{Outcome, Verdict};
-use p2pos_conformance::{Subject, manifest, porting, run, tier0, vectors};
+use p2pos_conformance::{Subject, hostile, manifest, porting, run, tier0, vectors};
 
 /// Judges implementations of the p2pOS plugin protocol, version 1. Needs no daemon and no network, but for `daemon`.
 #[derive(Debug, Parser)]
@@ -147,7 +147,8 @@ fn main() -> Result<ExitCode> {
 }
 
 fn judge(subject: &Subject, judged: Judged, name: &str, choice: &Choice) -> Result<ExitCode> {
-    let cases = case::all()?;
+    let mut cases = case::all()?;
+    cases.extend(hostile::cases()?);
     let expected = match &choice.expected_failures {
         Some(file) => {
             let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;

@@ -102,7 +102,7 @@ impl Session {
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         // Whatever it asks may be answered.
         if let Some(Ok(frame)) = bytes.get(PREFIX_BYTES..).map(Frame::from_body) {
-            self.book.may_be_answered(frame.rid);
+            self.book.may_be_answered(&frame);
         }
         self.note(format!(
             "kit  {} raw bytes: {}",
