@@ -65,8 +65,8 @@ const IDLE_JOBS: [(&str, &str); 4] = [
 
 /// How long an idle process is watched.
 const IDLE_WATCH: Duration = Duration::from_secs(10);
-/// Idle processes are left alone this long first: start-up work is not idling.
-const IDLE_SETTLE: Duration = Duration::from_secs(2);
+/// Idle processes are left alone this long first: start-up work is not idling, and looking for routers that map ports takes 8 s.
+const IDLE_SETTLE: Duration = Duration::from_secs(12);
 
 /// A line of the design's budget table.
 pub struct Budget {
