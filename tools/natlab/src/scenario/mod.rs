@@ -144,6 +144,7 @@ impl Scenario {
                 | Self::Flood
                 | Self::SilenceBehindShortNat
                 | Self::RelayDies
+                | Self::EvilRelay
                 | Self::TcpRelayDies
                 | Self::RelayDrains
         )
