@@ -107,8 +107,8 @@ impl Incoming {
         }
     }
 
-    /// Takes it as a muxed stream. A peer that has given up meanwhile is met when the stream is used, as one that gives up
-    /// a moment later is.
+    /// Takes it as a muxed stream. If the peer has given up meanwhile, using the stream tells how, as if that had come a
+    /// moment later.
     ///
     /// # Errors
     /// [`Error::NotHere`] if it is something else.
@@ -118,15 +118,15 @@ impl Incoming {
         }
         let session = &self.client.inner.session;
         let id = self.incoming.stream;
-        let (send, recv) = session.adopt_stream(id).unwrap_or_else(|| session.bygone_stream(id));
+        let (send, recv) = session.adopt_stream(id).ok_or(Error::NotHere)?;
         self.say_accept();
         Ok(Stream::new(&self.client, send, recv, self.info()))
     }
 
-    /// Takes it as a datagram flow.
+    /// Takes it as a datagram flow, as [`Incoming::accept_stream`].
     ///
     /// # Errors
-    /// [`Error::NotHere`] if it is something else, or is over already.
+    /// [`Error::NotHere`] if it is something else.
     pub fn accept_datagrams(mut self) -> Result<Datagrams, Error> {
         let flow = self.client.inner.session.adopt_flow(self.incoming.stream).ok_or(Error::NotHere)?;
         self.say_accept();

@@ -348,8 +348,13 @@ impl Core {
             }
             return Ok(());
         }
-        if let Some(rid) = rid {
-            self.owed.insert(rid, opens.map(|(id, _)| id));
+        match (rid, opens) {
+            (Some(rid), _) => {
+                self.owed.insert(rid, opens.map(|(id, _)| id));
+            }
+            // Nobody can answer, so nobody would ever take it [S-REQ-2].
+            (None, Some((id, _))) => self.streams.abandon(id, End::new(Code::BAD_REQUEST)),
+            (None, None) => {}
         }
         self.deliver(Inbound { rid, body });
         Ok(())

@@ -296,17 +296,11 @@ impl Session {
         }
     }
 
-    /// Takes the halves of a stream that the other side opened; `None` if it is over already, taken, or no stream. The
-    /// stream has been there since its request was read: bytes may already wait in it.
+    /// Takes the halves of a stream that the other side opened; `None` if it is taken, refused or no stream, and for the
+    /// daemon also if it is over already. The stream has been there since its request was read: bytes may already wait in it.
     #[must_use]
     pub fn adopt_stream(&self, id: StreamId) -> Option<(SendHalf, RecvHalf)> {
         self.adopt(id, Sort::Stream).then(|| halves::halves(&self.shared, id))
-    }
-
-    /// Halves of a stream that was over before it was taken: every call on them says so.
-    #[cfg(feature = "client")]
-    pub(crate) fn bygone_stream(&self, id: StreamId) -> (SendHalf, RecvHalf) {
-        halves::halves(&self.shared, id)
     }
 
     /// Takes a flow that the other side opened, as [`Session::adopt_stream`].

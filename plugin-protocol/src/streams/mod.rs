@@ -118,8 +118,8 @@ impl Streams {
         Ok(id)
     }
 
-    /// Takes what the other side opened; false if it is already over, was taken before, or is of another sort. Then there
-    /// are as many holders as the sort has handles: two for a stream, one otherwise.
+    /// Takes what the other side opened, for the daemon only if it is not over already; false if it was taken or refused
+    /// before, or is of another sort. Then there are as many holders as the sort has handles: two for a stream, one otherwise.
     pub fn adopt(&mut self, id: StreamId, sort: Sort) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
             return false;
@@ -152,6 +152,9 @@ impl Streams {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
+        if !slot.is_taken {
+            slot.holders = 0;
+        }
         slot.what.end(StreamEnd { how: How::Refused, end });
         self.book.conclude(id, slot, None);
         self.forget_if_done(id);

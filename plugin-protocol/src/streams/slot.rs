@@ -35,6 +35,15 @@ pub(super) const fn handles(sort: Sort) -> u32 {
     }
 }
 
+/// Holders of what the other side opened, until the application has answered. A plugin's application may answer when the
+/// stream has long ended, and shall still hear how; the daemon's takes it or refuses it in the same moment.
+pub(super) const fn offer_holders(role: Role) -> u32 {
+    match role {
+        Role::Plugin => 1,
+        Role::Daemon => 0,
+    }
+}
+
 impl What {
     pub(super) const fn sort(&self) -> Sort {
         match self {

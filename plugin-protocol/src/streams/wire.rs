@@ -217,7 +217,7 @@ impl Streams {
         };
         let slot = Slot {
             what,
-            holders: if is_ours { super::handles(sort) } else { 0 },
+            holders: if is_ours { super::handles(sort) } else { super::slot::offer_holders(config.role) },
             is_taken: is_ours,
             is_over: false,
             is_ready: false,
