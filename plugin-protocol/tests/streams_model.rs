@@ -173,7 +173,9 @@ impl World {
                 world.read(side, id);
             }),
             Act::Consume { side, stream, bytes } => {
-                self.with(side, stream, |world, id| world.consume(side, id, bytes as u64));
+                self.with(side, stream, |world, id| {
+                    world.consume(side, id, bytes as u64);
+                });
             }
             Act::Reset { side, stream } => self.with(side, stream, |world, id| {
                 world.machines[side].reset(id, End::app(1));
@@ -301,11 +303,13 @@ impl World {
         }
     }
 
-    fn consume(&mut self, side: usize, id: StreamId, bytes: u64) {
+    /// Tells whether there was something to consume: then credit may be on its way.
+    fn consume(&mut self, side: usize, id: StreamId, bytes: u64) -> bool {
         let way = &mut self.stories.get_mut(&id).unwrap().ways[1 - side];
         let bytes = bytes.min(way.read - way.consumed);
         way.consumed += bytes;
         self.machines[side].consume(id, usize::try_from(bytes).unwrap());
+        bytes > 0
     }
 
     /// Takes up to `frames` frames out of a machine; tells how many there were.
@@ -465,7 +469,7 @@ impl World {
                     while !self.readers[side].contains(&id) && self.read(side, id) {
                         has_moved = true;
                     }
-                    self.consume(side, id, u64::MAX);
+                    has_moved |= self.consume(side, id, u64::MAX);
                     self.check();
                 }
             }
