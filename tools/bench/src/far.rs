@@ -53,7 +53,7 @@ pub fn run(options: &Options, samples: &mut Samples, round: usize) -> Result<()>
                 let stretch = Stretch::new(Link::delay(DELAY).with_loss(loss), round as u64)?;
                 match bulk(options, &stretch, system, plan) {
                     Ok(measured) => push(samples, job, system, measured.value),
-                    Err(error) => eprintln!("\n{job} {system}: {error:#}"),
+                    Err(error) => crate::report::failed(job, system, &error),
                 }
             }
         }
@@ -62,7 +62,7 @@ pub fn run(options: &Options, samples: &mut Samples, round: usize) -> Result<()>
         for system in FAIRNESS_SYSTEMS.into_iter().filter(|system| wanted(&options.systems, system)) {
             eprint!("\rround {}: fairness {system}          ", round + 1);
             if let Err(error) = fairness(options, samples, system, round) {
-                eprintln!("\nfairness {system}: {error:#}");
+                crate::report::failed("fairness", system, &error);
             }
         }
     }

@@ -1,8 +1,13 @@
 //! The order of a run, the medians, the ratios and the budgets they are held against.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
@@ -119,7 +124,7 @@ pub fn run(options: &Options) -> Result<()> {
                             push(&mut samples, &format!("{} p99", job.name), system, p99);
                         }
                     }
-                    Err(error) => eprintln!("\n{} {system}: {error:#}", job.name),
+                    Err(error) => failed(job.name, system, &error),
                 }
             }
         }
@@ -133,7 +138,19 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     eprintln!();
-    print(options, &samples)
+    print(options, &samples)?;
+    let failed = FAILED.load(Ordering::Relaxed);
+    ensure!(failed == 0, "{failed} measurements failed, see above: the report lacks them");
+    Ok(())
+}
+
+/// Measurements that gave an error instead of a figure.
+static FAILED: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells of one; the others go on.
+pub fn failed(job: &str, system: &str, error: &anyhow::Error) {
+    FAILED.fetch_add(1, Ordering::Relaxed);
+    eprintln!("\n{job} {system}: {error:#}");
 }
 
 pub fn wanted(list: &[String], name: &str) -> bool {
@@ -181,12 +198,12 @@ pub fn drive(place: &Place, system: &str, target: &str, order: &[&str]) -> Resul
 
 fn idle(options: &Options, samples: &mut Samples) -> Result<()> {
     let pair = Pair::start(&options.p2pos)?;
-    push(samples, "start-up", "p2pos", pair.ready_after().as_secs_f64() * 1e3);
     for _ in 0..5 {
         push(samples, "command-line", "p2pos", pair.time_status()?.as_secs_f64() * 1e3);
     }
     drop(pair);
     let alone = Pair::start_alone(&options.p2pos)?;
+    push(samples, "start-up", "p2pos", alone.ready_after().as_secs_f64() * 1e3);
     watch_idle(samples, "p2pos", alone.pid())?;
     drop(alone);
     let iroh = Serving::start(&["serve", "iroh"])?;

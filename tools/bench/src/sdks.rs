@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     processes,
-    report::{Budget, Options, Samples, push, wanted},
+    report::{Budget, Options, Samples, failed, push, wanted},
     systems::p2pos::Pair,
 };
 
@@ -61,11 +61,15 @@ pub fn run(options: &Options, samples: &mut Samples, round: usize) {
             eprint!("\rround {}: {job} {system}          ", round + 1);
             let amount = amounts[usize::from(system.starts_with("python"))];
             let measured = plugin(system).and_then(|plugin| {
-                Pair::start_plugin(&options.p2pos, &plugin)?.drive_plugin(&plugin, &[work, amount])
+                let pair = Pair::start_plugin(&options.p2pos, &plugin)?;
+                match &plugin.drive {
+                    Drive::Own(system) => pair.drive(system, &[work, amount]),
+                    Drive::Words(words) => pair.drive_plugin(words, &[work, amount]),
+                }
             });
             match measured {
                 Ok(measured) => push(samples, job, system, measured.value),
-                Err(error) => eprintln!("\n{job} {system}: {error:#}"),
+                Err(error) => failed(job, system, &error),
             }
         }
     }
@@ -74,8 +78,14 @@ pub fn run(options: &Options, samples: &mut Samples, round: usize) {
 /// How a plugin is started, at the serving end and at the driving one.
 pub struct Plugin {
     pub serve: Vec<String>,
+    pub drive: Drive,
+}
+
+pub enum Drive {
+    /// This program, as this system.
+    Own(&'static str),
     /// Followed by the PeerId, the job and its amount.
-    pub drive: Vec<String>,
+    Words(Vec<String>),
 }
 
 fn plugin(system: &str) -> Result<Plugin> {
@@ -87,10 +97,7 @@ fn plugin(system: &str) -> Result<Plugin> {
         "rust" => {
             let system = if mode == "mux" { "p2pos" } else { "p2pos-detached" };
             let own = text(std::env::current_exe()?)?;
-            return Ok(Plugin {
-                serve: vec![own.clone(), "plugin".to_owned()],
-                drive: vec![own, "drive".to_owned(), system.to_owned()],
-            });
+            return Ok(Plugin { serve: vec![own, "plugin".to_owned()], drive: Drive::Own(system) });
         }
         "c" => vec![c_program()?],
         shell => {
@@ -100,7 +107,7 @@ fn plugin(system: &str) -> Result<Plugin> {
         }
     };
     let with = |action: &str| [&words[..], &[mode.to_owned(), action.to_owned()]].concat();
-    Ok(Plugin { serve: with("serve"), drive: with("drive") })
+    Ok(Plugin { serve: with("serve"), drive: Drive::Words(with("drive")) })
 }
 
 /// The interpreter itself: a launcher before it would need an environment that plugins do not get.

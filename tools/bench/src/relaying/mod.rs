@@ -111,7 +111,7 @@ fn attempt(options: &Options, (job, system, round): (&str, &str, usize), work: i
     if wanted(&options.systems, system) {
         eprint!("\rround {}: {job} {system}          ", round + 1);
         if let Err(error) = work() {
-            eprintln!("\n{job} {system}: {error:#}");
+            crate::report::failed(job, system, &error);
         }
     }
 }

@@ -42,8 +42,8 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 pub struct Pair {
     directory: tempfile::TempDir,
     binary: PathBuf,
-    a: Serving,
-    b: Serving,
+    /// Running until this is dropped.
+    _daemons: [Serving; 2],
     b_peer: String,
     b_address: String,
 }
@@ -101,7 +101,7 @@ impl Pair {
         run(binary, &b_dir, &["contacts", "add", &a_id.peer, "a"])?;
         run(binary, &b_dir, &["plugins", "enable", "bench", "--yes"])?;
         run(binary, &b_dir, &["plugins", "start", "bench"])?;
-        Ok(Self { directory, binary: binary.to_owned(), a, b, b_peer: b_id.peer, b_address: far })
+        Ok(Self { directory, binary: binary.to_owned(), _daemons: [a, b], b_peer: b_id.peer, b_address: far })
     }
 
     /// One at each end, and in the middle the relay through which alone they reach each other.
@@ -122,7 +122,10 @@ impl Pair {
         run(binary, &b_dir, &["plugins", "start", "bench"])?;
         let address = callable_at(binary, &b_dir)?;
         run(binary, &a_dir, &["contacts", "add", &b_peer, "b", "--addr", &address])?;
-        Ok((Self { directory, binary: binary.to_owned(), a, b, b_peer, b_address: address }, relay))
+        Ok((
+            Self { directory, binary: binary.to_owned(), _daemons: [a, b], b_peer, b_address: address },
+            relay,
+        ))
     }
 
     pub fn start_alone(binary: &Path) -> Result<Alone> {
@@ -143,9 +146,9 @@ impl Pair {
     }
 
     /// The same with somebody else's plugin.
-    pub fn drive_plugin(&self, plugin: &Plugin, order: &[&str]) -> Result<Measured> {
+    pub fn drive_plugin(&self, words: &[String], order: &[&str]) -> Result<Measured> {
         let mut command = self.plugin_command();
-        command.args(&plugin.drive).arg(&self.b_peer).args(order);
+        command.args(words).arg(&self.b_peer).args(order);
         Self::measure(command)
     }
 
@@ -161,10 +164,6 @@ impl Pair {
         let line =
             out.lines().rfind(|line| line.starts_with('{')).context("the driver printed no figures")?;
         Ok(serde_json::from_str(line)?)
-    }
-
-    pub fn ready_after(&self) -> Duration {
-        self.a.ready_after.max(self.b.ready_after)
     }
 
     /// How long a user waits for an answer of the command line.
@@ -218,6 +217,11 @@ impl Alone {
 
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
+    }
+
+    /// How long it took from nothing, its identity to be made, to its ready line.
+    pub const fn ready_after(&self) -> Duration {
+        self.daemon.ready_after
     }
 }
 
