@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use p2pos_conformance::agent::Launch;
 use p2pos_conformance::case::{self, Case, Judged, Level};
 use p2pos_conformance::lend::{self, Daemons};
@@ -84,9 +85,12 @@ enum Mode {
 
 #[derive(Debug, Args)]
 struct Choice {
-    /// The highest level that is asked for
-    #[arg(long, value_enum, default_value_t = Level::Gold)]
-    level: Level,
+    /// The highest level that is asked for; gold if none is named
+    #[arg(long, value_enum)]
+    level: Option<Level>,
+    /// Let cases that are later than the frozen requirements decide as well
+    #[arg(long)]
+    strict: bool,
     /// Only cases whose id contains this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -110,6 +114,9 @@ fn main() -> Result<ExitCode> {
             let name = command.join(" ");
             let launch = Launch { command, folder, is_tcp: tcp };
             if tier0 {
+                if let Some(level @ (Level::Silver | Level::Gold)) = choice.level {
+                    Arguments::command().error(ErrorKind::ArgumentConflict, beyond_tier_0(level)).exit();
+                }
                 return tell(&Report::new(&name, tier0::run(&launch)), choice.format);
             }
             judge(&Subject::Plugin(launch), Judged::Plugin, &name, &choice)
@@ -146,6 +153,12 @@ fn main() -> Result<ExitCode> {
     }
 }
 
+fn beyond_tier_0(level: Level) -> String {
+    format!(
+        "tier 0 has bronze cases only, nothing can reach {level} in it: leave --level out, or judge a plugin that speaks the protocol"
+    )
+}
+
 fn judge(subject: &Subject, judged: Judged, name: &str, choice: &Choice) -> Result<ExitCode> {
     let mut cases = case::all()?;
     cases.extend(hostile::cases()?);
@@ -158,11 +171,14 @@ fn judge(subject: &Subject, judged: Judged, name: &str, choice: &Choice) -> Resu
     };
     let is_asked_for = |case: &Case| {
         case.judges == judged
-            && case.level <= choice.level
+            && case.level <= choice.level.unwrap_or(Level::Gold)
             && !(choice.quick && case.is_slow)
             && choice.only.as_ref().is_none_or(|part| case.id.contains(part))
     };
     let mut cases: Vec<Case> = cases.into_iter().filter(is_asked_for).collect();
+    if choice.strict {
+        cases.iter_mut().for_each(|case| case.is_unscored = false);
+    }
     // The slow ones first, so that nobody waits for them alone.
     cases.sort_by_key(|case| !case.is_slow);
     let jobs = if judged == Judged::Daemon { 1 } else { choice.jobs.max(1) };

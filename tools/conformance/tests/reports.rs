@@ -128,3 +128,22 @@ fn a_list_that_names_no_case_is_refused_before_anything_runs() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no-such-case"), "{refused:?}");
 }
+
+#[test]
+fn a_later_case_decides_only_for_those_who_are_strict() {
+    let leaves_at_once = ["false"];
+    let later = "ten-thousand-streams";
+    let run = |options: &[&str]| run(&["plugin", "--only", later], options, &leaves_at_once).status.code();
+    assert_eq!(run(&[]), Some(0), "it failed, and decides nothing");
+    assert_eq!(run(&["--strict"]), Some(1));
+}
+
+#[test]
+fn nothing_is_judged_at_a_level_that_tier_0_lacks() {
+    for level in ["silver", "gold"] {
+        let told = run(&["plugin", "--tier0", "--level", level], &[], &["cat"]);
+        let words = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.status.code(), Some(2), "{words}");
+        assert!(words.contains("bronze cases only") && words.contains(level), "{words}");
+    }
+}

@@ -9,7 +9,7 @@ mod orders;
 mod plugin;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -34,6 +34,12 @@ pub enum Subject {
     Daemons(Daemons),
 }
 
+/// How long a case may take in all. What it waits for has deadlines of its own, but whoever meets each of them late could make a case of many steps
+/// last for ever. Half would fail a sanitizer's build on a busy machine; double would only let people wait.
+const CASE_MAX: Duration = Duration::from_secs(60);
+/// The same for cases that are slow by nature: thousands of streams, the protocol's own deadlines.
+const SLOW_CASE_MAX: Duration = Duration::from_secs(180);
+
 /// The state of one case.
 #[derive(Debug)]
 pub(crate) struct Play<'a> {
@@ -45,6 +51,8 @@ pub(crate) struct Play<'a> {
     agent: Option<Agent>,
     loans: BTreeMap<String, Loan>,
     registered: Vec<String>,
+    /// When the case is given up.
+    until: Instant,
 }
 
 /// Runs one case.
@@ -59,6 +67,7 @@ pub fn run(subject: &Subject, case: &Case) -> Outcome {
         agent: None,
         loans: BTreeMap::new(),
         registered: Vec::new(),
+        until: started + if case.is_slow { SLOW_CASE_MAX } else { CASE_MAX },
     };
     play.variables.set("own", OWN);
     play.variables.set("bo", BO);
@@ -92,6 +101,7 @@ impl Play<'_> {
                 at += end + 1;
                 continue;
             }
+            ensure!(Instant::now() < self.until, "the case takes too long, and is given up before `{line}`");
             self.line(line, judged).with_context(|| format!("`{line}`"))?;
         }
         Ok(())
@@ -150,4 +160,26 @@ impl Play<'_> {
 fn number<T: std::str::FromStr>(words: &[String], at: usize, what: &str) -> Result<T> {
     let word = words.get(at).with_context(|| format!("{what} is missing"))?;
     word.parse().ok().with_context(|| format!("{what} is a number, not {word:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_that_takes_too_long_is_given_up_by_name() {
+        let subject = Subject::Plugin(Launch { command: Vec::new(), folder: ".".into(), is_tcp: false });
+        let mut play = Play {
+            subject: &subject,
+            variables: Variables::default(),
+            sessions: BTreeMap::new(),
+            raws: BTreeMap::new(),
+            agent: None,
+            loans: BTreeMap::new(),
+            registered: Vec::new(),
+            until: Instant::now(),
+        };
+        let error = play.lines(&["# words", "repeat 3", "alive", "end"], Judged::Plugin).unwrap_err();
+        assert!(error.to_string().contains("given up before `alive`"), "{error:#}");
+    }
 }

@@ -138,7 +138,8 @@ fn judge(agent: &Agent) -> Result<()> {
     if let Some((program, package)) = agent.needs {
         needs(program, package)?;
     }
-    let head = ["plugin", "--level", agent.level];
+    // Ours also do what was asked for later than version 1.
+    let head = ["plugin", "--strict", "--level", agent.level];
     kit()
         .args(head)
         .args(agent.options)
