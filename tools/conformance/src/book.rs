@@ -374,7 +374,9 @@ impl Book {
             return;
         }
         let Some(entry) = self.known(id, &frame.name) else { return };
-        if entry.is_left_by_them && self.part == Part::Plugin && frame.name != "stream_closed" {
+        // A plugin that reset what it was opening is still owed the answer.
+        let is_owed = entry.is_pending && frame.rid > 0;
+        if entry.is_left_by_them && self.part == Part::Plugin && frame.name != "stream_closed" && !is_owed {
             self.complain(format!("{} on {id} after its end [S-STREAM-10]", frame.name));
         }
         let name = frame.name.as_str();

@@ -33,6 +33,7 @@ impl Play<'_> {
                 let name = word(0).context("join NAME here|there")?;
                 self.join(name, word(1).unwrap_or("here"), words.get(2..).unwrap_or_default())?;
             }
+            "challenge" => drop(self.challenge(word(0).context("challenge NAME")?)?),
             "tool" => self.tool(word(0).context("tool NAME")?, word(1) == Some("wrong"))?,
             "pair" => self.pair(words)?,
             "leave" => {
@@ -108,8 +109,8 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// The two-way proof with the secret of endpoint.json; `wrong`: with another secret.
-    fn tool(&mut self, name: &str, is_wrong: bool) -> Result<()> {
+    /// The first half of a tool's handshake: Hello with a nonce, Challenge with the daemon's proof. Returns the secret and both nonces.
+    fn challenge(&mut self, name: &str) -> Result<(Vec<u8>, Vec<u8>)> {
         let Subject::Daemons(daemons) = self.subject else { bail!("this case judges a daemon") };
         let Some(file) = &daemons.endpoint_file else {
             return Err(Stop::Unsupported("it has no endpoint file (--endpoint-file)".to_owned()).into());
@@ -117,8 +118,7 @@ impl Play<'_> {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         let endpoint: serde_json::Value = serde_json::from_str(&text)?;
         let address = endpoint["endpoints"][0].as_str().context("endpoint.json names no endpoint")?;
-        let mut secret =
-            notation::unhex(endpoint["secret"].as_str().context("endpoint.json has no secret")?)?;
+        let secret = notation::unhex(endpoint["secret"].as_str().context("endpoint.json has no secret")?)?;
         self.sessions.insert(name.to_owned(), Session::new(Wire::connect(address)?, Part::Plugin));
         let nonce = random_hex(32)?;
         let hello = format!("hello rid=9000 magic=p2pOS min_version=1 max_version=1 client_nonce=0x{nonce}");
@@ -133,6 +133,12 @@ impl Play<'_> {
         let proof = prove(&secret, b"p2pOS daemon v1", &nonces)?;
         let is = self.variables.get("server-proof")?;
         ensure!(is == format!("0x{proof}"), "its proof is {is}, not 0x{proof} [S-HELLO-4]");
+        Ok((secret, nonces))
+    }
+
+    /// The two-way proof with the secret of endpoint.json; `wrong`: with another secret.
+    fn tool(&mut self, name: &str, is_wrong: bool) -> Result<()> {
+        let (mut secret, nonces) = self.challenge(name)?;
         if is_wrong {
             secret.reverse();
         }

@@ -13,6 +13,8 @@ use crate::steps::Steps;
 
 /// Some eighty cases of a tenth of a second each, four at a time; an interpreter on a loaded machine takes its time to start.
 const RUN_MAX: Duration = Duration::from_secs(180);
+/// Over three hundred cases, one after the other, each with plugins of its own: one minute, or two on a loaded machine.
+const DAEMON_RUN_MAX: Duration = Duration::from_secs(300);
 
 /// One implementation.
 struct Agent {
@@ -155,9 +157,9 @@ fn daemon() -> Result<()> {
     needs("python3", "python3")?;
     let known = "tools/conformance/p2pos-daemon.expected-failures";
     Command::new("python3")
-        .args(["tools/conformance/daemons.py", "--expected-failures", known])
+        .args(["tools/conformance/daemons.py", "--strict", "--expected-failures", known])
         .folder(repo::root())
-        .deadline(RUN_MAX)
+        .deadline(DAEMON_RUN_MAX)
         .run()
 }
 
