@@ -6,6 +6,7 @@
 //! present file takes away from a release, and what it adds without a word in SPEC.md.
 
 mod compatible;
+mod golang;
 mod paper;
 mod tree;
 
@@ -33,6 +34,8 @@ const OUTPUTS: &[Output] = &[
         rust: "p2pos-daemon/crates/peer-protocol/src/pb/peer_v1.rs",
     },
 ];
+/// Code that another generator made from [`PLUGIN`].
+const GO: &str = "plugins/echo-go/p2pos/pb/plugin.pb.go";
 /// What says in words what the plugin protocol's messages mean, and what of it is fixed for ever.
 const SPEC: &str = "plugin-protocol/SPEC.md";
 const RELEASES: &str = "plugin-protocol/releases";
@@ -75,6 +78,11 @@ fn code(is_check: bool) -> Result<ExitCode> {
             std::fs::write(output.rust, made).with_context(|| format!("write {}", output.rust))?;
             eprintln!("wrote {}", output.rust);
         }
+    }
+    let go = std::fs::read_to_string(GO).with_context(|| format!("read {GO}"))?;
+    if !golang::is_made_from(&go, &single(&compile(PLUGIN)?)?).with_context(|| format!("read {GO}"))? {
+        stale += 1;
+        eprintln!("{GO} is not of the shapes of {PLUGIN}: run protoc with protoc-gen-go, as its README says");
     }
     Ok(if stale == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
