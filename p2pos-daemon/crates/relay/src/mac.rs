@@ -67,10 +67,11 @@ impl FlowKey {
 }
 
 impl Tag {
-    /// Compares in constant time.
+    /// Compares in constant time: as one number, since `subtle` guards each part of a comparison, and eight guards for eight bytes
+    /// were 6 % of a small packet's way through a relay.
     #[must_use]
     pub fn is(self, other: Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        u64::from_le_bytes(self.0).ct_eq(&u64::from_le_bytes(other.0)).into()
     }
 }
 
@@ -102,6 +103,17 @@ mod tests {
         let key = FlowKey::new(std::array::from_fn(|at| u8::try_from(at).unwrap()));
         assert_eq!(key.tag(&[], &[]).0, [0xdc, 0xc4, 0x0f, 0x05, 0x58, 0x01, 0xac, 0xab]);
         assert_eq!(key.tag(&[0, 1, 2, 3], &[4, 5, 6, 7]).0, key.tag(&[0, 1, 2, 3, 4, 5, 6, 7], &[]).0);
+    }
+
+    #[test]
+    fn tags_that_differ_in_any_one_bit_differ() {
+        let tag = Tag([0xa5; TAG_BYTES]);
+        assert!(tag.is(Tag([0xa5; TAG_BYTES])));
+        for bit in 0..8 * TAG_BYTES {
+            let mut other = tag;
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            assert!(!tag.is(other), "bit {bit}");
+        }
     }
 
     #[test]
