@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,13 +17,14 @@ use bytes::Bytes;
 use p2pos_discovery::{PeerAddress, RelayAt};
 use p2pos_identity::PeerId;
 use p2pos_node::{Admission, OpenError, PathKind, PeerStream, Policy};
-use p2pos_relay::{RelayMode, RelaySettings};
+use p2pos_relay::{RelayMode, RelaySettings, Tariff};
 
 use support::{Daemon, daemon_with, peer_id, request, serve_echo, soon, until};
 
 const CALLER: u8 = 1;
 const CALLEE: u8 = 2;
 const RELAY: u8 = 3;
+const FULL_RELAY: u8 = 4;
 
 /// Everybody is a contact; relays are allowed or not.
 struct Friends {
@@ -50,6 +52,11 @@ struct Trio {
 impl Trio {
     /// The callee can be called at the relay, and the caller knows no other way to it.
     async fn up() -> Self {
+        Self::up_beside(&[]).await
+    }
+
+    /// The callee can be called at these relays too, and they come first.
+    async fn up_beside(others: &[&Daemon]) -> Self {
         let policies = [(); 2].map(|()| Arc::new(Friends { may_relay: AtomicBool::new(true) }));
         let settings =
             RelaySettings { mode: RelayMode::Contacts, allows_loopback: true, ..RelaySettings::default() };
@@ -60,17 +67,26 @@ impl Trio {
         let idle = RelaySettings { mode: RelayMode::Off, ..settings };
         let callee = daemon_with(CALLEE, |config| {
             config.relay.settings = idle;
-            config.relay.uses = vec![RelayAt { relay: relay.node.peer_id(), at: relay.address().into() }];
+            let relays = others.iter().copied().chain([&relay]);
+            let at = |relay: &Daemon| RelayAt { relay: relay.node.peer_id(), at: relay.address().into() };
+            config.relay.uses = relays.map(at).collect();
             config.policy = policies[1].clone();
         });
         let caller = daemon_with(CALLER, |config| {
             config.relay.settings = idle;
             config.policy = policies[0].clone();
         });
-        until(|| !callee.node.relays().leases.is_empty()).await;
-        let shown = callee.node.relays().leases[0].shown.clone().unwrap();
-        let PeerAddress::Relay(address) = shown.parse().unwrap() else { panic!("{shown}") };
-        caller.resolver.set_relays(peer_id(CALLEE), vec![address]).unwrap();
+        until(|| {
+            callee.node.relays().leases.iter().filter(|lease| lease.shown.is_some()).count() > others.len()
+        })
+        .await;
+        let mut places: Vec<_> = callee.node.relays().leases;
+        places.sort_by_key(|lease| lease.relay == relay.node.peer_id());
+        let addresses = places.iter().map(|lease| match lease.shown.as_ref().unwrap().parse().unwrap() {
+            PeerAddress::Relay(address) => address,
+            other => panic!("{other:?}"),
+        });
+        caller.resolver.set_relays(peer_id(CALLEE), addresses.collect()).unwrap();
         serve_echo(&callee);
         Self { caller, callee, relay, policies }
     }
@@ -168,6 +184,29 @@ async fn a_relay_that_ends_in_good_order_is_drained_at_once_where_nobody_is_carr
 }
 
 /// Writes something, and reads it again.
+/// It comes first, and so it would be used by who takes the first answer: then no data would pass.
+#[tokio::test]
+async fn a_relay_that_only_introduces_is_not_used_where_another_carries() {
+    let settings =
+        RelaySettings { mode: RelayMode::Contacts, allows_loopback: true, ..RelaySettings::default() };
+    let none = |tariff| Tariff { flows_max: 0, ..tariff };
+    let full = daemon_with(FULL_RELAY, |config| {
+        // Nobody keeps leases at two relays of one network, and 127.0.0.0/16 has the other.
+        config.ipv4 = Some(Ipv4Addr::new(127, 1, 0, 1));
+        config.policy = Arc::new(|_: &PeerId| Admission::Contact);
+        config.relay.settings = RelaySettings {
+            contacts: none(settings.contacts),
+            community: none(settings.community),
+            ..settings
+        };
+    });
+    let trio = Trio::up_beside(&[&full]).await;
+    let mut stream = trio.call().await.unwrap().channel.into_stream().unwrap();
+    echoed(&mut stream, "through the second").await;
+    assert_eq!(trio.path_to(CALLEE), Some((PathKind::Relayed, Some(peer_id(RELAY)))));
+    assert_eq!(full.node.relays().serving.introductions, 1, "it was asked first");
+}
+
 async fn echoed(stream: &mut PeerStream, text: &'static str) {
     stream.send.write(Bytes::from(text)).await.unwrap();
     let mut got = Vec::new();

@@ -27,6 +27,14 @@ const NEXT_PLACE_AFTER: Duration = Duration::from_millis(300);
 /// In the timeline, the place of a relay that is known by name only and could not be reached.
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
+/// A flow that a relay gave us.
+struct Called {
+    way: FakeAddr,
+    relay: PeerId,
+    /// The relay is full, or we have used up our share of it: handshakes and candidates pass, and nothing else.
+    is_introduction: bool,
+}
+
 /// Where a peer can be called.
 struct Place {
     relay: PeerId,
@@ -37,7 +45,7 @@ struct Place {
 impl Relays {
     /// Finds a way to a peer through a relay: calls it where it can be called, one place after the other until one answers.
     /// A relay through which a way was found a moment ago comes last, since who asks again found it dead; those in `busy` are not
-    /// asked at all. `None` if there is none, or the user wants none; what failed is in the timeline then. Cancel-safe.
+    /// asked at all. One that only introduces is taken if no other does more. `None` if there is none, or the user wants none; what failed is in the timeline then. Cancel-safe.
     pub(crate) async fn way_to(
         self: &Arc<Self>,
         peer: PeerId,
@@ -51,6 +59,7 @@ impl Relays {
         places.retain(|place| !busy.contains(&place.relay));
         let mut places = places.into_iter();
         let mut calls = JoinSet::new();
+        let mut introduction = None;
         loop {
             if let Some(place) = places.next() {
                 let (relays, timeline) = (self.clone(), timeline.through(place.relay));
@@ -58,9 +67,12 @@ impl Relays {
             }
             tokio::select! {
                 called = calls.join_next() => match called {
-                    Some(Ok(Some(way))) => return Some(way),
+                    Some(Ok(Some(called))) if called.is_introduction => {
+                        introduction.get_or_insert((called.way, called.relay));
+                    }
+                    Some(Ok(Some(called))) => return Some((called.way, called.relay)),
                     Some(Ok(None) | Err(_)) => {}
-                    None => return None,
+                    None => return introduction,
                 },
                 () = sleep(NEXT_PLACE_AFTER), if places.len() > 0 => {}
             }
@@ -110,12 +122,7 @@ impl Relays {
     }
 
     /// Asks one relay for a flow to a peer.
-    async fn call(
-        self: Arc<Self>,
-        peer: PeerId,
-        place: Place,
-        timeline: Timeline,
-    ) -> Option<(FakeAddr, PeerId)> {
+    async fn call(self: Arc<Self>, peer: PeerId, place: Place, timeline: Timeline) -> Option<Called> {
         let begun = Instant::now();
         let address = place.at.iter().find_map(|at| match at.host() {
             Host::Ip(address) => Some(address),
@@ -124,7 +131,13 @@ impl Relays {
         self.note_relay(place.relay, place.at);
         let failed = match self.link_to(place.relay).await {
             Ok(link) => match self.ask_for_flow(&link, peer, place.token).await {
-                Ok(fake) => return Some((fake, place.relay)),
+                Ok(called) if called.is_introduction => {
+                    tracing::warn!(relay = %place.relay.short(), peer = %peer.short(), "the relay only introduces now");
+                    let only = "it only introduces now: data passes when a direct way is found".to_owned();
+                    timeline.note(address.unwrap_or(NOWHERE), begun, AttemptOutcome::Refused(only));
+                    return Some(called);
+                }
+                Ok(called) => return Some(called),
                 Err(outcome) => outcome,
             },
             Err(LinkError::Open(
@@ -142,12 +155,15 @@ impl Relays {
         link: &Link,
         peer: PeerId,
         token: [u8; 16],
-    ) -> Result<FakeAddr, AttemptOutcome> {
+    ) -> Result<Called, AttemptOutcome> {
         let refused = |why: &str| AttemptOutcome::Refused(why.to_owned());
         let answer = link.ask(RelayExchange::Connect { peer, token: Hidden(token) }).await;
         match answer.ok_or(AttemptOutcome::NoAnswer)? {
             RelayExchange::Flow(flow) => {
-                self.take_flow(link, peer, &flow, false).ok_or_else(|| refused("its flow cannot be used"))
+                let way = self.take_flow(link, peer, &flow, false);
+                let (relay, is_introduction) = (link.relay(), flow.limits.is_introduction_only);
+                way.map(|way| Called { way, relay, is_introduction })
+                    .ok_or_else(|| refused("its flow cannot be used"))
             }
             RelayExchange::Refuse(refusal) => Err(refused(&words::refusal_from_wire(refusal).to_string())),
             RelayExchange::Reserve { .. } | RelayExchange::Lease(_) | RelayExchange::Connect { .. } => {
