@@ -6,8 +6,9 @@
 //! probes of this host together run through one token bucket of [`PROBES_PER_SECOND_MAX`].
 //!
 //! What a victim gets of these at most: [`crate::CANDIDATES_PER_ADDRESS_MAX`] ports x 9 = 36 packets of one byte a minute
-//! from one deceived daemon. QUIC's own challenges are not probes of ours and come on top: nine to each address in a round,
-//! and rounds come ever more seldom. The lab counts both (`victim`): 32 packets in the first minute at one address and port.
+//! from one deceived daemon. QUIC's own challenges are not probes of ours and come on top; the sockets bound them, to 96 packets a minute
+//! for all ports of a host together (`probing` in transport, whose test lets a peer name 32 ports of one victim). That makes 132; the lab
+//! counts both where a victim is named at one address and port (`victim`): 32 packets in the first minute.
 //!
 //! Refuses to know: what the probes are for. One budget for the whole host; whoever sends probes owns it.
 
