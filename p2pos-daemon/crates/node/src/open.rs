@@ -11,8 +11,8 @@ use p2pos_identity::{PeerId, ProtocolName};
 use p2pos_peer_protocol::{EndCode, Kind, Message, StreamAnswer, StreamHello};
 use p2pos_transport::{self as transport, AttemptOutcome, Lost, PathInfo, RecvStream, SendStream, StreamEnd};
 use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep, timeout_at},
+    sync::{oneshot, watch},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -22,13 +22,14 @@ use crate::{
     lease::{Lease, Use},
     limits::{OPEN_DEFAULT, OPEN_TRIES_MAX, SUSPECT_AFTER},
     peer::{Command, Context, Live},
+    reach::Explanation,
     registry::Registry,
     stream::{PeerStream, RecvHalf, SendHalf},
 };
 
-/// How often the path of streams that want no relay is looked at. What was written meanwhile may have gone through the relay,
-/// which cannot read it; half of it would wake the daemon more often for no one's good, and a person notices twice.
-const PATH_LOOK: Duration = Duration::from_millis(100);
+/// How often the path of streams that want no relay is looked at although steering has told of no change: QUIC may put another path
+/// in place of one by itself when the network changes. A connection that ends is also noticed only then.
+const PATH_LOOK: Duration = Duration::from_secs(1);
 
 /// What to open.
 #[derive(Debug, Clone)]
@@ -492,18 +493,20 @@ impl Drop for Suspicion {
 impl Live {
     /// Waits until data goes to the peer without a relay; returns, too, when the connection is lost. Cancel-safe.
     async fn gets_own_path(&self) {
+        let mut steered = self.steered.explanation.clone();
         while self.is_relayed() && self.connection.lost().is_none() {
-            sleep(PATH_LOOK).await;
+            may_have_moved(&mut steered).await;
         }
     }
 
     /// Waits until data goes through a relay; for ever if the connection ends before. Cancel-safe.
     pub(crate) async fn lost_own_path(&self) {
+        let mut steered = self.steered.explanation.clone();
         while !self.is_relayed() {
             if self.connection.lost().is_some() {
                 return std::future::pending().await;
             }
-            sleep(PATH_LOOK).await;
+            may_have_moved(&mut steered).await;
         }
     }
 
@@ -519,4 +522,15 @@ impl Live {
             self.connection.close(EndCode::PATH_LOST);
         }
     }
+}
+
+/// Waits until data may take another path: steering says so at once, and what it does not see is looked for now and then. Cancel-safe.
+async fn may_have_moved(steered: &mut watch::Receiver<Option<Explanation>>) {
+    // A connection that is not steered, or no more, is looked at only.
+    let told = async {
+        if steered.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    timeout(PATH_LOOK, told).await.ok();
 }

@@ -387,7 +387,9 @@ impl Steering {
                 self.plan.handle_path(PlanPath(id.number()), PlanEvent::Closed, now());
             }
             PathEvent::Observed { id, address } => self.observed(id, address),
-            PathEvent::PeerStatus { .. } | PathEvent::Candidates => {}
+            // Who was dialled has just followed the peer; streams that want no relay are to look at once.
+            PathEvent::PeerStatus { .. } => self.helm.publish.send_modify(|_| {}),
+            PathEvent::Candidates => {}
             PathEvent::Missed => {
                 for state in self.paths.list() {
                     self.path_opened(state.id);
