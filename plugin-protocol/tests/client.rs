@@ -61,8 +61,10 @@ async fn a_peer_that_gave_up_before_it_was_accepted_does_not_end_who_accepts() {
     };
     assert_eq!(tokio::join!(client.contacts(), answer).0.unwrap(), []);
     let mut stream = incoming.accept_stream().unwrap();
-    assert!(matches!(soon(stream.read()).await, Err(Error::Stream(_))));
-    assert!(matches!(soon(stream.write(&b"back"[..])).await, Err(Error::Stream(_))));
+    let reset =
+        |ended| matches!(ended, Error::Stream(end) if (end.how, end.end) == (How::Reset, End::app(3)));
+    assert!(reset(soon(stream.read()).await.unwrap_err()));
+    assert!(reset(soon(stream.write(&b"back"[..])).await.unwrap_err()));
     drop(stream);
     assert!(client.session().end().is_none());
 }
@@ -178,6 +180,21 @@ async fn nobody_listening_and_nobody_wanting_are_told_apart() {
     drop(listener);
     let Body::Unregister(unregister) = daemon.next().await.body else { panic!("no Unregister") };
     assert_eq!(unregister.names, [name("/echo/1")]);
+}
+
+/// Else each would be owed an answer for ever, and after a thousand of them every request be refused.
+#[tokio::test]
+async fn who_waits_at_a_listener_that_goes_is_refused() {
+    let (client, mut daemon) = connected().await;
+    let listener = registered(&client, &mut daemon, "/echo/1").await;
+    let waiting = [(); 3].map(|()| daemon.incoming("/echo/1"));
+    // Its answer comes behind theirs on the way to the listener.
+    let unheard = daemon.incoming("/other/1");
+    assert_eq!(soon(unheard.answer).await.unwrap_err().code(), Code::REFUSED);
+    drop(listener);
+    for offer in waiting {
+        assert_eq!(soon(offer.answer).await.unwrap_err().code(), Code::REFUSED);
+    }
 }
 
 #[tokio::test]

@@ -83,6 +83,11 @@ impl Drop for Listener {
             let names = vec![self.name.clone()];
             self.client.inner.session.notify(Body::Unregister(Unregister { names }));
         }
+        // Who waits here already is owed an answer: dropping it says no.
+        self.incoming.close();
+        while let Ok((rid, incoming)) = self.incoming.try_recv() {
+            drop(Incoming { client: self.client.clone(), rid: Some(rid), incoming });
+        }
     }
 }
 
