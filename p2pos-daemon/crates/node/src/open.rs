@@ -524,7 +524,8 @@ impl Live {
     }
 }
 
-/// Waits until data may take another path: steering says so at once, and what it does not see is looked for now and then. Cancel-safe.
+/// Waits until data may take another path: steering says so at once. A path that QUIC replaced by itself it does not see, so the wait is over
+/// after [`PATH_LOOK`] in any case. Cancel-safe.
 async fn may_have_moved(steered: &mut watch::Receiver<Option<Explanation>>) {
     // A connection that is not steered, or no more, is looked at only.
     let told = async {

@@ -59,16 +59,7 @@ pub(crate) struct Play<'a> {
 #[must_use]
 pub fn run(subject: &Subject, case: &Case) -> Outcome {
     let started = Instant::now();
-    let mut play = Play {
-        subject,
-        variables: Variables::default(),
-        sessions: BTreeMap::new(),
-        raws: BTreeMap::new(),
-        agent: None,
-        loans: BTreeMap::new(),
-        registered: Vec::new(),
-        until: started + if case.is_slow { SLOW_CASE_MAX } else { CASE_MAX },
-    };
+    let mut play = Play::new(subject, started + if case.is_slow { SLOW_CASE_MAX } else { CASE_MAX });
     play.variables.set("own", OWN);
     play.variables.set("bo", BO);
     let lines: Vec<&str> = case.steps.lines().collect();
@@ -78,6 +69,21 @@ pub fn run(subject: &Subject, case: &Case) -> Outcome {
         outcome.trace = play.story();
     }
     outcome
+}
+
+impl<'a> Play<'a> {
+    fn new(subject: &'a Subject, until: Instant) -> Self {
+        Self {
+            subject,
+            variables: Variables::default(),
+            sessions: BTreeMap::new(),
+            raws: BTreeMap::new(),
+            agent: None,
+            loans: BTreeMap::new(),
+            registered: Vec::new(),
+            until,
+        }
+    }
 }
 
 impl Play<'_> {
@@ -169,16 +175,7 @@ mod tests {
     #[test]
     fn a_case_that_takes_too_long_is_given_up_by_name() {
         let subject = Subject::Plugin(Launch { command: Vec::new(), folder: ".".into(), is_tcp: false });
-        let mut play = Play {
-            subject: &subject,
-            variables: Variables::default(),
-            sessions: BTreeMap::new(),
-            raws: BTreeMap::new(),
-            agent: None,
-            loans: BTreeMap::new(),
-            registered: Vec::new(),
-            until: Instant::now(),
-        };
+        let mut play = Play::new(&subject, Instant::now());
         let error = play.lines(&["# words", "repeat 3", "alive", "end"], Judged::Plugin).unwrap_err();
         assert!(error.to_string().contains("given up before `alive`"), "{error:#}");
     }
